@@ -1,0 +1,1 @@
+"""Matching, verification and retrieval with intervals, chance, oracles and ceilings."""

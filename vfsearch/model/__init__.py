@@ -1,0 +1,1 @@
+"""Face and voice encoders and the alignment model that joins them (pure torch)."""

@@ -1,0 +1,1 @@
+"""Promotion of a sweep's best model to the MLflow registry."""

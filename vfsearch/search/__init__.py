@@ -1,0 +1,1 @@
+"""The sweep: one Optuna study is the truth, Ray Tune executes it."""

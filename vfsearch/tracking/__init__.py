@@ -1,0 +1,1 @@
+"""MLflow runs, artifacts on S3 and the local servers that hold them."""

@@ -1,0 +1,1 @@
+"""The training loop, its stages, its checkpoints and its collectives (pure torch)."""
