@@ -258,6 +258,12 @@ class TrackingConfig(Section):
     """MLflow experiment."""
     artifacts: str | None = None
     """``s3://bucket/prefix``; null: the local stack's bucket."""
+    addressing: Literal["auto", "path", "virtual"] = "auto"
+    """S3 addresses: ``endpoint/bucket`` (path) or ``bucket.endpoint`` (virtual)."""
+    encryption: Literal["AES256", "aws:kms"] | None = None
+    """Server-side encryption asked for with each object; null: the bucket's default."""
+    kms_key: str | None = None
+    """Key of ``aws:kms``; null: the account's default key."""
 
 
 class RunConfig(Section):
@@ -353,13 +359,18 @@ def validate(model: type[S], data: Mapping[str, Any], source: str, lines: Lines)
     try:
         return model.model_validate(data)
     except ValidationError as error:
-        raise ConfigError(
-            [_problem(entry, source, lines) for entry in error.errors(include_url=False)]
-        ) from None
+        raise ConfigError(explain(error, source, lines)) from None
 
 
-def _problem(entry: Any, source: str, lines: Lines) -> str:
-    key = tuple(entry["loc"])
+def explain(
+    error: ValidationError, source: str, lines: Lines, prefix: tuple[str | int, ...] = ()
+) -> list[str]:
+    """Say each problem of a section that stands at ``prefix`` in the file, with its line."""
+    entries = error.errors(include_url=False)
+    return [_problem((*prefix, *entry["loc"]), entry, source, lines) for entry in entries]
+
+
+def _problem(key: tuple[str | int, ...], entry: Any, source: str, lines: Lines) -> str:
     probe = key
     while probe and probe not in lines:
         probe = probe[:-1]
