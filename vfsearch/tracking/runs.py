@@ -1,0 +1,254 @@
+"""Which MLflow run belongs to which sweep, trial and seed: found again, never made twice.
+
+A run is identified by tags. Creation is not idempotent in MLflow, so the right to create is
+taken by a conditional write on S3 (``claims/…``), of which exactly one wins; the loser removes
+its own run and takes the winner's.
+"""
+
+import json
+import math
+import re
+import time
+from collections.abc import Collection, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Literal, Self
+
+from vfsearch.errors import TrackingError
+from vfsearch.tracking.artifacts import AlreadyExists
+from vfsearch.tracking.connection import Connection
+
+if TYPE_CHECKING:
+    from mlflow import MlflowClient
+
+SWEEP_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
+
+SETTLED = 60.0
+"""Seconds after which two processes that made the same run at once have agreed on one."""
+
+Status = Literal["FINISHED", "FAILED", "KILLED"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunKey:
+    """The identity of a run: a sweep, one of its trials, or one seed of a trial."""
+
+    sweep: str
+    trial: int | None = None
+    seed: int | None = None
+
+    def __post_init__(self) -> None:
+        """Refuse names that would not survive in a filter, a path or a URL."""
+        if not SWEEP_NAME.fullmatch(self.sweep):
+            raise TrackingError(
+                f"sweep name {self.sweep!r}: must be up to 100 letters, digits, '.', '_' or '-', "
+                "and begin with a letter or digit"
+            )
+        if self.seed is not None and self.trial is None:
+            raise ValueError("a seed belongs to a trial")
+
+    @property
+    def kind(self) -> Literal["sweep", "trial", "seed"]:
+        """What the run stands for."""
+        if self.trial is None:
+            return "sweep"
+        return "trial" if self.seed is None else "seed"
+
+    @property
+    def name(self) -> str:
+        """Short name of the run: MLflow's charts and tables have little room."""
+        if self.trial is None:
+            return self.sweep
+        return f"t{self.trial:03d}" + ("" if self.seed is None else f"-s{self.seed}")
+
+    @property
+    def parent(self) -> "RunKey | None":
+        """The run above: a trial's sweep, a seed's trial."""
+        if self.trial is None:
+            return None
+        return RunKey(sweep=self.sweep, trial=None if self.seed is None else self.trial)
+
+    def tags(self) -> dict[str, str]:
+        """Tags by which the run is found."""
+        tags = {"vfsearch.kind": self.kind, "vfsearch.sweep": self.sweep}
+        if self.trial is not None:
+            tags["vfsearch.trial"] = str(self.trial)
+        if self.seed is not None:
+            tags["vfsearch.seed"] = str(self.seed)
+        return tags
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain values, for the spool."""
+        return {"sweep": self.sweep, "trial": self.trial, "seed": self.seed}
+
+    @classmethod
+    def from_json(cls, data: Mapping[str, Any]) -> Self:
+        """Inverse of :meth:`to_json`."""
+        return cls(sweep=data["sweep"], trial=data["trial"], seed=data["seed"])
+
+
+def find_run(connection: Connection, key: RunKey, *, older: float = 0.0) -> str | None:
+    """The run with this identity, the oldest if there should be several; ``None`` if none.
+
+    ``older``: seconds that it must have existed.
+    """
+    client = connection.client()
+    conditions = [f"tags.`{name}` = '{value}'" for name, value in key.tags().items()]
+    if older:
+        conditions.append(f"attributes.start_time < {int((time.time() - older) * 1000)}")
+    with mlflow_errors(connection, f"run {key.name}"):
+        found = client.search_runs(
+            [connection.experiment_id],
+            filter_string=" and ".join(conditions),
+            max_results=1,
+            order_by=["attributes.start_time ASC"],
+        )
+    return str(found[0].info.run_id) if found else None
+
+
+def ensure_run(connection: Connection, key: RunKey, tags: Mapping[str, str] | None = None) -> str:
+    """The run of this identity, made if it is not there; also its parents.
+
+    Safe when several processes call it at once, on one machine or on many.
+
+    Raises:
+        TrackingError: a server cannot be reached or refuses.
+    """
+    claim = f"claims/{key.sweep}/{key.name if key.trial is not None else 'sweep'}.json"
+    store, client = connection.store(), connection.client()
+    if (winner := _claimed(client, store.get(claim))) is not None:
+        return winner
+    parent = ensure_run(connection, key.parent) if key.parent is not None else None
+    # A run without claim that is no newborn of a race: the claims were lost with their bucket.
+    adopted = find_run(connection, key, older=SETTLED)
+    own = adopted or _create(connection, key, parent, tags or {})
+    data = json.dumps({"run_id": own}).encode()
+    try:
+        store.put(data, claim, only_if_absent=True)
+    except AlreadyExists:
+        winner = _claimed(client, store.get(claim))
+        if winner is None:
+            # The claimed run was deleted by somebody: this one takes its place.
+            store.put(data, claim)
+            return own
+        if winner != own and adopted is None:
+            with mlflow_errors(connection, f"run {key.name}"):
+                client.delete_run(own)
+        return winner
+    return own
+
+
+def _create(
+    connection: Connection, key: RunKey, parent: str | None, tags: Mapping[str, str]
+) -> str:
+    all_tags = {**tags, **key.tags()}
+    if parent is not None:
+        all_tags["mlflow.parentRunId"] = parent
+    with mlflow_errors(connection, f"run {key.name}"):
+        run = connection.client().create_run(
+            connection.experiment_id, tags=all_tags, run_name=key.name
+        )
+    return str(run.info.run_id)
+
+
+def _claimed(client: "MlflowClient", data: bytes | None) -> str | None:
+    """The run that a claim names, if it still lives."""
+    from mlflow.exceptions import MlflowException
+
+    if data is None:
+        return None
+    run_id = str(json.loads(data)["run_id"])
+    try:
+        run = client.get_run(run_id)
+    except MlflowException as error:
+        if error.error_code == "RESOURCE_DOES_NOT_EXIST":
+            return None
+        raise TrackingError(f"run {run_id}: {error.message}") from None
+    return run_id if run.info.lifecycle_stage == "active" else None
+
+
+def parent_run(connection: Connection, sweep: str, tags: Mapping[str, str] | None = None) -> str:
+    """The run of a sweep; see :func:`ensure_run`."""
+    return ensure_run(connection, RunKey(sweep=sweep), tags)
+
+
+def trial_run(
+    connection: Connection,
+    sweep: str,
+    number: int,
+    params: Mapping[str, object] | None = None,
+    tags: Mapping[str, str] | None = None,
+) -> str:
+    """The run of a trial below its sweep's run, with its swept parameters."""
+    run_id = ensure_run(connection, RunKey(sweep=sweep, trial=number), tags)
+    log_params(connection, run_id, params or {})
+    return run_id
+
+
+def seed_run(
+    connection: Connection,
+    sweep: str,
+    number: int,
+    seed: int,
+    tags: Mapping[str, str] | None = None,
+) -> str:
+    """The run of one seed below its trial's run."""
+    return ensure_run(connection, RunKey(sweep=sweep, trial=number, seed=seed), tags)
+
+
+def log_params(connection: Connection, run_id: str, params: Mapping[str, object]) -> None:
+    """Log parameters; logging the same ones again changes nothing.
+
+    Raises:
+        TrackingError: one of them has another value already, or the server is away.
+    """
+    if not params:
+        return
+    client = connection.client()
+    from mlflow.entities import Param
+
+    with mlflow_errors(connection, f"run {run_id}"):
+        client.log_batch(run_id, params=[Param(k, str(v)) for k, v in params.items()])
+
+
+def with_log10(params: Mapping[str, object], log_scaled: Collection[str]) -> dict[str, object]:
+    """The parameters, and ``log10.<name>`` for those searched on a logarithmic scale.
+
+    MLflow draws every axis linearly; three decades of a temperature would fall into one corner.
+    """
+    extra = {
+        f"log10.{name}": round(math.log10(value), 6)
+        for name in log_scaled
+        if isinstance(value := params.get(name), int | float) and value > 0
+    }
+    return {**params, **extra}
+
+
+def finish(connection: Connection, run_id: str, status: Status) -> None:
+    """End a run; ending it again with the same status changes nothing that matters."""
+    with mlflow_errors(connection, f"run {run_id}"):
+        connection.client().set_terminated(run_id, status)
+
+
+def reopen(connection: Connection, run_id: str) -> None:
+    """Mark a run as running again, when its trial is resumed."""
+    with mlflow_errors(connection, f"run {run_id}"):
+        connection.client().update_run(run_id, status="RUNNING")
+
+
+@contextmanager
+def mlflow_errors(connection: Connection, what: str) -> Iterator[None]:
+    """Turn what the MLflow client raises into one error that says where and what.
+
+    Raises:
+        TrackingError: for any MlflowException or lost connection.
+    """
+    from mlflow.exceptions import MlflowException
+    from requests.exceptions import RequestException
+
+    try:
+        yield
+    except MlflowException as error:
+        raise TrackingError(f"{connection.uri}: {what}: {error.message}") from None
+    except RequestException as error:
+        raise TrackingError(f"{connection.uri}: {what}: cannot be reached ({error})") from None

@@ -1,0 +1,64 @@
+"""How the S3 endpoint is reached: endpoint, credentials file, addressing, encryption."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+if TYPE_CHECKING:
+    from mypy_boto3_s3 import S3Client
+
+
+@dataclass(frozen=True, kw_only=True)
+class Storage:
+    """Settings of an S3 client; what is ``None`` comes from the usual AWS configuration."""
+
+    endpoint: str | None = None
+    """URL of an S3-compatible server; ``None``: AWS, or ``AWS_ENDPOINT_URL``."""
+    credentials_file: Path | None = None
+    """Shared credentials file whose ``[default]`` keys go before those of the environment."""
+    region: str | None = None
+    """AWS region."""
+    addressing: Literal["auto", "path", "virtual"] = "auto"
+    """``endpoint/bucket/key`` or ``bucket.endpoint/key``."""
+    encryption: Literal["AES256", "aws:kms"] | None = None
+    """Server-side encryption asked for with each object."""
+    kms_key: str | None = None
+    """Key of ``aws:kms``; ``None``: the account's default key."""
+
+    def client(self) -> "S3Client":
+        """An S3 client; short time limits, throttling and lost connections are retried."""
+        import boto3
+        import botocore.session
+        from botocore.config import Config
+
+        session = botocore.session.Session()
+        if self.credentials_file is not None:
+            # A profile that is named explicitly makes botocore ignore keys of the environment,
+            # which may belong to quite another account.
+            session.set_config_variable("profile", "default")
+            session.set_config_variable("credentials_file", str(self.credentials_file))
+            session.set_config_variable("config_file", "/dev/null")
+        return boto3.Session(botocore_session=session).client(
+            "s3",
+            endpoint_url=self.endpoint,
+            region_name=self.region,
+            config=Config(
+                connect_timeout=5,
+                read_timeout=60,
+                retries={"mode": "standard", "total_max_attempts": 4},
+                max_pool_connections=16,
+                # Checksums are given explicitly; the automatic trailers confuse older servers.
+                request_checksum_calculation="when_required",
+                response_checksum_validation="when_required",
+                s3={"addressing_style": self.addressing},
+            ),
+        )
+
+    def put_options(self) -> dict[str, Any]:
+        """Extra arguments of every request that makes an object."""
+        options: dict[str, Any] = {}
+        if self.encryption is not None:
+            options["ServerSideEncryption"] = self.encryption
+        if self.kms_key is not None:
+            options["SSEKMSKeyId"] = self.kms_key
+        return options
