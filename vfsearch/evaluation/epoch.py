@@ -1,0 +1,124 @@
+"""Evaluation of a model in training: the same query lists every epoch, every worker embedding."""
+
+import logging
+
+import numpy as np
+import torch
+import torch.distributed as dist
+from jaxtyping import Int64
+
+from vfsearch.config import EvaluationConfig
+from vfsearch.corpus.queries import QueryList
+from vfsearch.corpus.query_generation import Instances, generate
+from vfsearch.evaluation.embed import Decoded, Device, Embedder, embed_split
+from vfsearch.evaluation.measure import measure, resolve
+from vfsearch.evaluation.retrieval import METRICS
+from vfsearch.evaluation.verification import METRICS as AUC_EER
+
+log = logging.getLogger(__name__)
+
+KEYS = {
+    "auc": "auc",
+    "eer": "eer",
+    "map": "map",
+    "r@1": "r_at_1",
+    "r@5": "r_at_5",
+    "r@10": "r_at_10",
+    "median_rank": "median_rank",
+}
+"""Metric keys of the JSON document, and their names in tracked runs, which allow no @."""
+
+
+class EpochEvaluator:
+    """Evaluates models on one decoded split; built once, called each epoch on every rank."""
+
+    def __init__(self, store: Decoded, config: EvaluationConfig, *, prefix: str = "val") -> None:
+        """Generate the query lists of the split (the same on every rank, from ``config.seed``).
+
+        Lists that the split is too small for are dropped; ``notes`` says which and why.
+
+        Raises:
+            QueryError: no list can be formed, or an identity lacks a modality.
+        """
+        self.store = store
+        self.config = config
+        self.prefix = prefix
+        self._voices = first_instances(store.voice_identity, config.instances)
+        self._faces = first_instances(store.face_identity, config.instances)
+        made = generate(
+            Instances(
+                voice_paths=[store.voice_paths[row] for row in self._voices],
+                voice_identity=np.asarray(store.voice_identity)[self._voices],
+                face_paths=[store.face_paths[row] for row in self._faces],
+                face_identity=np.asarray(store.face_identity)[self._faces],
+            ),
+            store.identities,
+            split=prefix,
+            n=config.galleries,
+            strata=config.strata,
+            seed=config.seed,
+            impossible="drop",
+        )
+        self.lists: tuple[QueryList, ...] = made.lists
+        self.notes: tuple[str, ...] = made.notes
+        for note in made.notes:
+            log.warning("%s: %s", prefix, note)
+        self._resolved = [resolve(queries, store.identities) for queries in made.lists]
+        self.keys: tuple[str, ...] = tuple(
+            key for queries in self._resolved for key in metric_keys(queries.queries, prefix)
+        )
+
+    def __call__(
+        self, model: Embedder, *, device: Device, rank: int = 0, world: int = 1
+    ) -> dict[str, float]:
+        """Metrics of the model under ``keys``, the same on every rank.
+
+        Every rank embeds its share; rank 0 measures and sends the numbers.
+
+        Raises:
+            QueryError: an embedding that is not finite, on every rank alike.
+        """
+        embeddings = embed_split(
+            model,
+            self.store,
+            self.config,
+            device=device,
+            rank=rank,
+            world=world,
+            voices=self._voices,
+            faces=self._faces,
+        )
+        values = torch.zeros(len(self.keys), dtype=torch.float64)
+        if rank == 0:
+            numbers = [
+                value
+                for resolved in self._resolved
+                for value in measure(resolved, embeddings, device=device).metrics().values()
+            ]
+            values = torch.tensor(numbers, dtype=torch.float64)
+        if world > 1:
+            values = values.to(device) if dist.get_backend() == "nccl" else values
+            dist.broadcast(values, 0)
+        return dict(zip(self.keys, values.tolist(), strict=True))
+
+
+def metric_keys(queries: QueryList, prefix: str) -> list[str]:
+    """Names of a list's metrics in a tracked run, like ``val/match_v2f_1to2_G``."""
+    stratum = "" if queries.stratum == "U" else f"_{queries.stratum}"
+    if queries.kind == "match":
+        return [f"{prefix}/match_{queries.direction}_1to{queries.gallery}{stratum}"]
+    names = AUC_EER if queries.kind == "verify" else METRICS
+    return [f"{prefix}/{KEYS[name]}_{queries.direction}{stratum}" for name in names]
+
+
+def first_instances(
+    identity: Int64[np.ndarray, " items"], limit: int | None
+) -> Int64[np.ndarray, " kept"]:
+    """Rows of the first ``limit`` items of each identity, in order; all of them without a limit."""
+    identity = np.asarray(identity)
+    if limit is None:
+        return np.arange(len(identity))
+    order = np.argsort(identity, kind="stable")
+    ranked = identity[order]
+    place = np.arange(len(ranked)) - np.searchsorted(ranked, ranked)
+    return np.sort(order[place < limit])
