@@ -37,6 +37,14 @@ class CorpusError(VfsearchError):
     exit_code = 3
 
 
+class UnusableSplitError(CorpusError):
+    """A split loses identities; ``excluded`` holds path and reason of every unusable file."""
+
+    def __init__(self, message: str, excluded: Sequence[tuple[str, str]]) -> None:
+        self.excluded = tuple(excluded)
+        super().__init__(message)
+
+
 class QueryError(VfsearchError):
     """A query list or the embeddings for it are incomplete or malformed."""
 

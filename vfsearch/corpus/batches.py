@@ -1,0 +1,153 @@
+"""Batches of (face, voice) pairs: one random pair per identity and pass, unique within a batch.
+
+Everything random is a function of the seed and the step, so the state of a stream is one number
+and the global sequence does not depend on the number of workers.
+"""
+
+from dataclasses import dataclass
+from typing import Self
+
+import numpy as np
+import torch
+from jaxtyping import Int16, Int64, UInt8
+from torch import Tensor
+
+from vfsearch.corpus.decoding import SAMPLE_RATE
+from vfsearch.corpus.store import Store
+from vfsearch.errors import UsageError
+
+LENGTH_STEP = SAMPLE_RATE // 4
+"""Training windows are multiples of this, so that compiled code meets few lengths."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Batch:
+    """One rank's share of a global batch."""
+
+    faces: UInt8[Tensor, "batch side side 3"]
+    voices: Int16[Tensor, "batch samples"]
+    labels: Int64[Tensor, " batch"]
+    """Row of the identity in the split."""
+
+
+class BatchStream:
+    """Endless batches for one rank.
+
+    A pass is a permutation of the identities; those left over at its end (fewer than a global
+    batch) wait for the next pass. Rank r takes rows r N/W ... of the N of the global batch.
+    """
+
+    def __init__(
+        self,
+        store: Store,
+        *,
+        batch: int,
+        seconds: tuple[float, float],
+        seed: int,
+        rank: int = 0,
+        world: int = 1,
+    ) -> None:
+        """Start at step 0.
+
+        Args:
+            store: Split to draw from.
+            batch: Global batch N, a multiple of ``world``.
+            seconds: Shortest and longest window; one length per global batch, in quarters of a
+                second.
+            seed: Seed of all draws.
+            rank: This worker.
+            world: Number of workers.
+
+        Raises:
+            UsageError: fewer identities than N.
+        """
+        if batch > len(store.identities):
+            raise UsageError(
+                f"training.batch is {batch}, but the {store.name} split has only "
+                f"{len(store.identities)} identities and each may stand once in a batch"
+            )
+        self._store = store
+        self._batch, self._seed = batch, seed
+        self._rows = slice(rank * batch // world, (rank + 1) * batch // world)
+        low, high = (max(1, round(s * SAMPLE_RATE / LENGTH_STEP)) for s in seconds)
+        self._lengths = (low, high)
+        self._voices = _Grouped.of(store.voice_identity, len(store.identities))
+        self._faces = _Grouped.of(store.face_identity, len(store.identities))
+        self.steps_per_pass = len(store.identities) // batch
+        self._step = 0
+        self._pass: tuple[int, Int64[np.ndarray, " identities"]] | None = None
+
+    def state(self) -> dict[str, int]:
+        """What ``restore`` needs."""
+        return {"step": self._step}
+
+    def restore(self, state: dict[str, int]) -> None:
+        """Continue where ``state`` was taken."""
+        self._step = state["step"]
+
+    def __iter__(self) -> Self:
+        return self
+
+    def __next__(self) -> Batch:
+        step, self._step = self._step, self._step + 1
+        number, place = divmod(step, self.steps_per_pass)
+        order = self._permutation(number)
+        identities = order[place * self._batch : (place + 1) * self._batch]
+        random = np.random.default_rng([self._seed, 1, step])
+        length = int(random.integers(self._lengths[0], self._lengths[1] + 1)) * LENGTH_STEP
+        draws = random.random((3, self._batch))
+        mine, share = identities[self._rows], draws[:, self._rows]
+        faces = self._store.faces[self._faces.pick(mine, share[0])]
+        voices = np.empty((len(mine), length), np.int16)
+        for row, (voice, where) in enumerate(
+            zip(self._voices.pick(mine, share[1]).tolist(), share[2].tolist(), strict=True)
+        ):
+            window(self._store.voice(voice), where, voices[row])
+        return Batch(
+            faces=torch.from_numpy(faces),
+            voices=torch.from_numpy(voices),
+            labels=torch.from_numpy(mine),
+        )
+
+    def _permutation(self, number: int) -> Int64[np.ndarray, " identities"]:
+        if self._pass is None or self._pass[0] != number:
+            random = np.random.default_rng([self._seed, 0, number])
+            self._pass = (number, random.permutation(len(self._store.identities)))
+        return self._pass[1]
+
+
+@dataclass(frozen=True)
+class _Grouped:
+    """Instances grouped by identity."""
+
+    rows: Int64[np.ndarray, " instances"]
+    start: Int64[np.ndarray, " identities"]
+    count: Int64[np.ndarray, " identities"]
+
+    @classmethod
+    def of(cls, identity: Int64[np.ndarray, " instances"], identities: int) -> Self:
+        count = np.bincount(identity, minlength=identities)
+        start = np.concatenate([[0], np.cumsum(count)[:-1]])
+        return cls(np.argsort(identity, kind="stable"), start, count)
+
+    def pick(
+        self, identities: Int64[np.ndarray, " batch"], uniform: np.ndarray
+    ) -> Int64[np.ndarray, " batch"]:
+        """One instance per identity, by a number in [0, 1)."""
+        place = (uniform * self.count[identities]).astype(np.int64)
+        rows: Int64[np.ndarray, " batch"] = self.rows[self.start[identities] + place]
+        return rows
+
+
+def window(
+    voice: Int16[np.ndarray, " samples"], where: float, out: Int16[np.ndarray, " window"]
+) -> None:
+    """Fill ``out``: the window of a voice at ``where`` in [0, 1), or the voice repeated if short."""
+    spare = len(voice) - len(out)
+    if spare >= 0:
+        start = int(where * (spare + 1))
+        out[:] = voice[start : start + len(out)]
+        return
+    for start in range(0, len(out), len(voice)):
+        piece = out[start : start + len(voice)]
+        piece[:] = voice[: len(piece)]

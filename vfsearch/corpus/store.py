@@ -1,0 +1,224 @@
+"""The decoded store: every voice and face of a split, decoded once per machine, memory-mapped.
+
+One folder per content: raw int16 samples, raw uint8 faces and an index. All trials and workers of
+a machine map the same pages. A folder appears whole, by a rename, or not at all.
+"""
+
+import hashlib
+import json
+import os
+import shutil
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from filelock import FileLock
+from jaxtyping import Int16, Int64, UInt8
+
+from vfsearch.config import CorpusConfig, home
+from vfsearch.corpus.decoding import decode_face, decode_voice, voice_frames
+from vfsearch.corpus.layout import Identity, Split, SplitName, scan_split, split_hash
+from vfsearch.errors import CorpusError, UnusableSplitError
+
+FORMAT = 1
+Excluded = tuple[str, str]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Store:
+    """Decoded voices and faces of one split; identities are rows of ``identities``."""
+
+    name: SplitName
+    identities: tuple[Identity, ...]
+    split_hash: str
+    faces: UInt8[np.ndarray, "faces side side 3"]
+    """RGB."""
+    face_identity: Int64[np.ndarray, " faces"]
+    face_paths: Sequence[str]
+    samples: Int16[np.ndarray, " samples"]
+    """All voices, one after the other, 16 kHz."""
+    voice_offsets: Int64[np.ndarray, " voices"]
+    voice_lengths: Int64[np.ndarray, " voices"]
+    """Samples of each voice."""
+    voice_identity: Int64[np.ndarray, " voices"]
+    voice_paths: Sequence[str]
+    excluded: tuple[Excluded, ...]
+    """Path and reason of every file that could not be used."""
+
+    def voice(self, row: int) -> Int16[np.ndarray, " samples"]:
+        """One voice, a view into the mapped samples."""
+        start = int(self.voice_offsets[row])
+        return self.samples[start : start + int(self.voice_lengths[row])]
+
+
+def open_store(
+    config: CorpusConfig, name: SplitName, progress: Callable[[int, int], None] | None = None
+) -> Store:
+    """Map the decoded split, decoding it first if this machine has not yet.
+
+    Args:
+        config: Corpus.
+        name: Split.
+        progress: Called with files done and in all while decoding.
+
+    Raises:
+        CorpusError: the corpus is not there, or an identity has no usable voice or face left.
+    """
+    split = scan_split(config, name)
+    key = _content_key(config, split)
+    root = config.store or home() / "store"
+    folder = root / f"{name}-{key[:20]}"
+    if not folder.is_dir():
+        root.mkdir(parents=True, exist_ok=True)
+        with FileLock(root / f"{folder.name}.lock"):
+            if not folder.is_dir():
+                _build(config, split, folder, progress or (lambda _done, _all: None))
+    store = _map(folder, split, config.face_size)
+    _check_identities(store)
+    return store
+
+
+def _content_key(config: CorpusConfig, split: Split) -> str:
+    digest = hashlib.sha256(f"{FORMAT} {config.face_size} {split_hash(split)}".encode())
+    for root, instances in (
+        (config.root / config.audio, split.voices),
+        (config.root / config.images, split.faces),
+    ):
+        base = os.fspath(root)
+        stats = [os.stat(f"{base}/{instance.path}") for instance in instances]  # noqa: PTH116
+        digest.update(np.array([(s.st_size, s.st_mtime_ns) for s in stats], np.int64).tobytes())
+    return digest.hexdigest()
+
+
+def _build(
+    config: CorpusConfig, split: Split, folder: Path, progress: Callable[[int, int], None]
+) -> None:
+    partial = folder.with_name(f"{folder.name}.partial")
+    shutil.rmtree(partial, ignore_errors=True)  # of a build that was killed; we hold the lock
+    partial.mkdir()
+    audio, images = config.root / config.audio, config.root / config.images
+    total = len(split.voices) + len(split.faces)
+    with ThreadPoolExecutor(os.cpu_count()) as pool:  # both decoders release the interpreter lock
+        frames = list(pool.map(lambda i: voice_frames(audio / i.path), split.voices))
+        lengths = np.array([f if isinstance(f, int) else 0 for f in frames], np.int64)
+        offsets = np.concatenate([[0], np.cumsum(lengths)])
+        samples = _fresh(partial / "voices.i16", np.dtype(np.int16), (int(offsets[-1]),))
+        side = config.face_size
+        faces = _fresh(partial / "faces.u8", np.dtype(np.uint8), (len(split.faces), side, side, 3))
+
+        def voice(row: int) -> str | None:
+            told = frames[row]
+            if isinstance(told, str):
+                return told
+            return decode_voice(
+                audio / split.voices[row].path, samples[offsets[row] : offsets[row + 1]]
+            )
+
+        def face(row: int) -> str | None:
+            return decode_face(images / split.faces[row].path, faces[row])
+
+        reasons: list[list[str | None]] = []
+        done = 0
+        for work, count in ((voice, len(split.voices)), (face, len(split.faces))):
+            reasons.append([])
+            for reason in pool.map(work, range(count)):
+                reasons[-1].append(reason)
+                done += 1
+                if done % 64 == 0 or done == total:
+                    progress(done, total)
+    samples.flush()
+    faces.flush()
+    good = [np.array([reason is None for reason in side_], bool) for side_ in reasons]
+    np.savez(
+        partial / "index.npz",
+        voice_rows=np.flatnonzero(good[0]),
+        face_rows=np.flatnonzero(good[1]),
+        offsets=offsets[:-1],
+        lengths=lengths,
+    )
+    excluded = [
+        (str(root / instance.path), reason)
+        for root, instances, side_ in (
+            (audio, split.voices, reasons[0]),
+            (images, split.faces, reasons[1]),
+        )
+        for instance, reason in zip(instances, side_, strict=True)
+        if reason is not None
+    ]
+    (partial / "excluded.json").write_text(json.dumps(excluded), encoding="utf-8")
+    partial.rename(folder)
+
+
+def _fresh(path: Path, dtype: np.dtype, shape: tuple[int, ...]) -> np.memmap:
+    path.touch()
+    if 0 in shape:  # an empty file cannot be mapped
+        return np.zeros(shape, dtype).view(np.memmap)
+    return np.memmap(path, dtype=dtype, mode="w+", shape=shape)
+
+
+def _map(folder: Path, split: Split, side: int) -> Store:
+    try:
+        with np.load(folder / "index.npz", allow_pickle=False) as index:
+            voice_rows, face_rows = index["voice_rows"], index["face_rows"]
+            offsets, lengths = index["offsets"][voice_rows], index["lengths"][voice_rows]
+        excluded = json.loads((folder / "excluded.json").read_text(encoding="utf-8"))
+        faces = _mapped(folder / "faces.u8", np.dtype(np.uint8)).reshape(-1, side, side, 3)
+        samples = _mapped(folder / "voices.i16", np.dtype(np.int16))
+    except (OSError, ValueError, KeyError) as error:
+        raise CorpusError(
+            f"{folder}: the decoded store is damaged ({error}); remove the folder, "
+            "it is made again from the corpus"
+        ) from None
+    voices = [split.voices[row] for row in voice_rows]
+    photographs = [split.faces[row] for row in face_rows]
+    # Only with files left out are there holes, and only then the faces are copied.
+    whole = len(face_rows) == len(faces)
+    return Store(
+        name=split.name,
+        identities=split.identities,
+        split_hash=split_hash(split),
+        faces=faces if whole else faces[face_rows],
+        face_identity=np.array([face.identity for face in photographs], np.int64),
+        face_paths=[face.path for face in photographs],
+        samples=samples,
+        voice_offsets=offsets,
+        voice_lengths=lengths,
+        voice_identity=np.array([voice.identity for voice in voices], np.int64),
+        voice_paths=[voice.path for voice in voices],
+        excluded=tuple((path, reason) for path, reason in excluded),
+    )
+
+
+def _mapped(path: Path, dtype: np.dtype) -> np.ndarray:
+    if path.stat().st_size == 0:
+        return np.zeros(0, dtype)
+    return np.memmap(path, dtype=dtype, mode="r")
+
+
+def _check_identities(store: Store) -> None:
+    problems = lost_identities(store)
+    if problems:
+        shown = "\n  ".join(problems[:10]) + ("\n  ..." if len(problems) > 10 else "")
+        files = "".join(f"\n  {path}: {reason}" for path, reason in store.excluded[:10])
+        raise UnusableSplitError(
+            f"the {store.name} split loses {len(problems)} of {len(store.identities)} identities:"
+            f"\n  {shown}" + (f"\nfiles left out:{files}" if files else ""),
+            store.excluded,
+        )
+
+
+def lost_identities(store: Store) -> list[str]:
+    """Identities without a usable voice or face, in words."""
+    count = len(store.identities)
+    voices = np.bincount(store.voice_identity, minlength=count)
+    faces = np.bincount(store.face_identity, minlength=count)
+    return [
+        f"{who.voice_id} / {who.face_id}: no usable "
+        + " and no usable ".join(
+            what for what, left in (("voice", voices[row]), ("face", faces[row])) if not left
+        )
+        for row, who in enumerate(store.identities)
+        if not (voices[row] and faces[row])
+    ]
