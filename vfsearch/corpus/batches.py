@@ -142,7 +142,7 @@ class _Grouped:
 def window(
     voice: Int16[np.ndarray, " samples"], where: float, out: Int16[np.ndarray, " window"]
 ) -> None:
-    """Fill ``out``: the window of a voice at ``where`` in [0, 1), or the voice repeated if short."""
+    """Fill ``out`` with a voice from ``where`` in [0, 1) on; a short voice is repeated."""
     spare = len(voice) - len(out)
     if spare >= 0:
         start = int(where * (spare + 1))

@@ -61,9 +61,7 @@ def check_corpus(
         problem = None
         excluded: tuple[tuple[str, str], ...] = ()
         try:
-            store = open_store(
-                config, name, lambda done, total, name=name: _tell(progress, name, done, total)
-            )
+            store = open_store(config, name, _told(progress, name))
             excluded = store.excluded
         except UnusableSplitError as error:
             problem, excluded = str(error), error.excluded
@@ -89,8 +87,9 @@ def _empty(name: SplitName, problem: str) -> SplitReport:
     return SplitReport(name=name, identities=0, voices=0, faces=0, excluded=(), problem=problem)
 
 
-def _tell(
-    progress: Callable[[str, int, int], None] | None, name: str, done: int, total: int
-) -> None:
-    if progress is not None:
-        progress(name, done, total)
+def _told(
+    progress: Callable[[str, int, int], None] | None, name: str
+) -> Callable[[int, int], None] | None:
+    if progress is None:
+        return None
+    return lambda done, total: progress(name, done, total)
