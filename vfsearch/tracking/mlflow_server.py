@@ -7,7 +7,10 @@ Run as ``python -m vfsearch.tracking.mlflow_server --port P --database=FILE --ar
 
 import argparse
 import os
+import sqlite3
+import sys
 import warnings
+from contextlib import closing
 
 
 def main() -> None:
@@ -18,6 +21,7 @@ def main() -> None:
     parser.add_argument("--artifacts", required=True)
     arguments = parser.parse_args()
     warnings.simplefilter("ignore")
+    _check(arguments.database)
 
     import uvicorn
     from mlflow.server.constants import (
@@ -44,6 +48,15 @@ def main() -> None:
         log_level="warning",
         timeout_graceful_shutdown=5,
     )
+
+
+def _check(database: str) -> None:
+    """Leave at once when the file is no database; MLflow would try again for half a minute."""
+    with closing(sqlite3.connect(database)) as connection:
+        try:
+            connection.execute("PRAGMA schema_version")
+        except sqlite3.DatabaseError as error:
+            sys.exit(f"{database}: cannot be used as database: {error}")
 
 
 if __name__ == "__main__":

@@ -70,7 +70,7 @@ def read_state(folder: Path) -> State | None:
     path = folder / "stack.json"
     try:
         return State.model_validate_json(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):
         return None
     except (OSError, ValidationError):
         raise StackError(
