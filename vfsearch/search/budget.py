@@ -2,6 +2,7 @@
 
 import re
 import warnings
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated, Literal, Self
 
@@ -36,6 +37,12 @@ class Target(Section):
     """Value to reach."""
     direction: Literal["maximize", "minimize"] = "maximize"
     """Which way is better."""
+
+    def best(self, values: Sequence[float]) -> float | None:
+        """Return the best of the values, None if there is none."""
+        if not values:
+            return None
+        return max(values) if self.direction == "maximize" else min(values)
 
     def reached(self, value: float) -> bool:
         """Whether the value is at least as good as the target's."""

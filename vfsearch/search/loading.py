@@ -100,22 +100,11 @@ def _base(data: dict[str, Any], lines: Lines, path: Path, problems: list[str]) -
     if file is not None:
         try:
             merged, its_lines = read_yaml(path.parent / str(file))
-            validate(RunConfig, _merge(merged, {}), str(path.parent / str(file)), its_lines)
+            validate(RunConfig, merged, str(path.parent / str(file)), its_lines)
         except ConfigError as error:
             problems += error.problems
             return None
-    merged = _merge(merged, inline)
-    select_given = "select" in (merged.get("evaluation") or {})
-    objectives = data.get("objectives")
-    first = objectives[0] if isinstance(objectives, list) and objectives else None
-    if (
-        not select_given
-        and isinstance(first, dict)
-        and first.get("direction") == "maximize"
-        and isinstance(first.get("metric"), str)
-        and isinstance(merged.get("evaluation", {}), dict)
-    ):
-        merged = _merge(merged, {"evaluation": {"select": first["metric"]}})
+    merged = _select_by_objective(_merge(merged, inline), data.get("objectives"))
     base_lines = {place[1:]: line for place, line in lines.items() if place[0] == "base"}
     try:
         return validate(RunConfig, merged, str(path), base_lines)
@@ -124,12 +113,25 @@ def _base(data: dict[str, Any], lines: Lines, path: Path, problems: list[str]) -
         return None
 
 
+def _select_by_objective(run: dict[str, Any], objectives: Any) -> dict[str, Any]:
+    """Let the first objective select the checkpoint, unless the base says otherwise."""
+    first = objectives[0] if isinstance(objectives, list) and objectives else None
+    if not isinstance(first, dict) or first.get("direction") != "maximize":
+        return run
+    evaluation = run.get("evaluation", {})
+    if not isinstance(evaluation, dict) or not isinstance(first.get("metric"), str):
+        return run
+    return {**run, "evaluation": {"select": first["metric"], **evaluation}}
+
+
 def _merge(base: dict[str, Any], over: dict[str, Any]) -> dict[str, Any]:
     merged = dict(base)
     for key, value in over.items():
         below = merged.get(key)
-        both = isinstance(below, dict) and isinstance(value, dict)
-        merged[key] = _merge(below, value) if both else value
+        if isinstance(below, dict) and isinstance(value, dict):
+            merged[key] = _merge(below, value)
+        else:
+            merged[key] = value
     return merged
 
 

@@ -4,6 +4,7 @@ A fresh sampler is made for every proposal, seeded by the sweep's seed and the t
 resumed sweep proposes what an uninterrupted one would have, and never repeats its random points.
 """
 
+import random
 import warnings
 from collections.abc import Sequence
 from typing import Any
@@ -18,6 +19,7 @@ from vfsearch.errors import SweepError
 from vfsearch.search.definition import (
     CmaEs,
     Gp,
+    Grid,
     Nsga2,
     Qmc,
     Sampling,
@@ -25,6 +27,7 @@ from vfsearch.search.definition import (
     Tpe,
     derived_seed,
 )
+from vfsearch.search.records import GRID
 from vfsearch.search.space import Point, SearchSpace
 
 INNER_DRAWS = 20
@@ -186,3 +189,19 @@ def _optuna_sampler(options: Sampling, space: SearchSpace, seed: int) -> BaseSam
             )
         case _:
             return samplers.RandomSampler(seed)
+
+
+def queue_grid_point(study: Study, space: SearchSpace, options: Grid) -> bool:
+    """Queue a point of the grid that no trial has had; False when there is none left.
+
+    Optuna's own grid sampler takes the full product: it knows no conditions.
+    """
+    points = space.grid(options.points)
+    trials = study.get_trials(deepcopy=False)
+    taken = {trial.user_attrs.get(GRID) for trial in trials}
+    tried = [space.active(trial.params) for trial in trials]
+    for index in random.Random(options.seed).sample(range(len(points)), len(points)):
+        if index not in taken and points[index] not in tried:
+            study.enqueue_trial(points[index], user_attrs={GRID: index})
+            return True
+    return False

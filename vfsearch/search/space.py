@@ -113,8 +113,8 @@ class SearchSpace:
         sampler = FeasibleSampler(
             self, optuna.samplers.RandomSampler(seed), derived_seed(seed, 0, "space")
         )
-        # Not create_study: it logs, and nothing is studied here.
-        study = optuna.Study("samples", _memory("samples"), sampler=sampler)
+        optuna.logging.set_verbosity(optuna.logging.WARNING)
+        study = optuna.create_study(sampler=sampler)
         return [self.suggest(study.ask()) for _ in range(count)]
 
     def describe(self, samples: int = 5, seed: int = 0) -> Description:
@@ -182,15 +182,6 @@ def _ordered(parameters: Mapping[str, AnyParameter]) -> dict[str, AnyParameter]:
             raise ValueError(f"conditions cannot be met: {', '.join(waiting)}")
         ordered[ready[0]] = waiting.pop(ready[0])
     return ordered
-
-
-def _memory(name: str) -> Any:
-    from optuna.storages import InMemoryStorage
-    from optuna.study import StudyDirection
-
-    storage = InMemoryStorage()
-    storage.create_new_study([StudyDirection.MAXIMIZE], name)
-    return storage
 
 
 def _row(parameter: AnyParameter) -> dict[str, str]:

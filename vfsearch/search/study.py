@@ -1,147 +1,103 @@
-"""The durable study: what was asked, reported and told, and nothing else, is the truth.
+"""Opening the durable study of a sweep: one driver, one definition, one database."""
 
-`SweepStudy` is the only door to Optuna for the engine. Every method may be repeated after a crash
-with the same arguments and leaves the same study behind. Epochs count from 1.
-"""
+import warnings
 
-from collections.abc import Mapping
-from dataclasses import dataclass
-from types import TracebackType
-from typing import Any, Literal, Self
+import optuna
+from optuna.storages import RDBStorage
 
-from vfsearch.config import RunConfig
+from vfsearch.errors import SweepError
+from vfsearch.search import records
 from vfsearch.search.definition import SweepConfig
+from vfsearch.search.driver import DriverLock
+from vfsearch.search.identity import changes, definition
+from vfsearch.search.records import Asked, Ended, Verdict
+from vfsearch.search.storage import open_storage, study_url
+from vfsearch.search.sweep_study import SweepStudy
+from vfsearch.search.warm_start import FromMlflow, adopt, past_trials
 
-Metrics = Mapping[str, float]
-
-
-@dataclass(frozen=True, kw_only=True)
-class Asked:
-    """A trial to run."""
-
-    number: int
-    """Number in the study; the stable name of the trial is made of it."""
-    params: dict[str, Any]
-    """Dotted parameters (and names of chosen bundles) that are active in this trial."""
-    seed: int
-    """Seed of the trial: a function of the sweep's seed and the number."""
-    epoch: int
-    """Last epoch that the study has of this trial; 0 for a new one."""
-    config: RunConfig
-    """The validated run."""
+__all__ = ["Asked", "Ended", "SweepStudy", "Verdict", "open_study", "read_sweep"]
 
 
-@dataclass(frozen=True, kw_only=True)
-class Verdict:
-    """The pruner's decision on one epoch of one trial; stored, so it never changes."""
-
-    prune: bool
-    reason: str
-
-
-@dataclass(frozen=True, kw_only=True)
-class Ended:
-    """How a trial ended in the study (also when it had ended before the call)."""
-
-    number: int
-    state: Literal["COMPLETE", "PRUNED", "FAIL"]
-    reason: str | None
-    values: tuple[float, ...] | None
-
-
-class SweepStudy:
-    """One sweep's study, with its driver's lock held from `open_study` until `close`."""
-
-    config: SweepConfig
-
-    def ask(self) -> Asked | None:
-        """Propose the next trial (queued points first); None when the grid is exhausted.
-
-        Raises:
-            SweepError: no point satisfies the constraints.
-        """
-        raise NotImplementedError
-
-    def running(self) -> list[Asked]:
-        """Trials asked but not ended, in order: after a resume, run these first.
-
-        Call ``should_prune(number, epoch)`` for those with ``epoch > 0`` before running them: the
-        driver may have died between the report and the decision.
-        """
-        raise NotImplementedError
-
-    def report(self, number: int, epoch: int, metrics: Metrics) -> str | None:
-        """Store the metrics of an epoch.
-
-        Returns:
-            None, or the reason why the trial cannot go on (an objective is missing or not finite;
-            the trial should then be ended with `fail`).
-        """
-        raise NotImplementedError
-
-    def should_prune(self, number: int, epoch: int) -> Verdict:
-        """Decide once, from the study alone, whether the trial stops after this epoch."""
-        raise NotImplementedError
-
-    def complete(self, number: int, metrics: Metrics | None = None) -> Ended:
-        """Tell COMPLETE with the objectives at the trial's best epoch (by the first objective).
-
-        Args:
-            number: Trial.
-            metrics: Metrics of the selected epoch; default: taken from what was reported.
-
-        Returns:
-            state FAIL with a reason instead, if an objective is missing or not finite.
-        """
-        raise NotImplementedError
-
-    def prune(self, number: int, epoch: int, reason: str) -> Ended:
-        """Tell PRUNED after ``epoch``."""
-        raise NotImplementedError
-
-    def fail(self, number: int, reason: str) -> Ended:
-        """Tell FAIL with the reason."""
-        raise NotImplementedError
-
-    def note(self, number: int, **attributes: Any) -> None:
-        """Record attributes of an unfinished trial: mlflow_run_id, seconds, retries, ..."""
-        raise NotImplementedError
-
-    def stop_reason(self, seconds: float, gpu_seconds: float) -> str | None:
-        """Why no further trial should be asked (budget, target, terminator), or None.
-
-        Args:
-            seconds: Wall time of the sweep so far, over all its drivers.
-            gpu_seconds: GPU time so far.
-        """
-        raise NotImplementedError
-
-    def close(self) -> None:
-        """Release the driver's lock and the connections."""
-        raise NotImplementedError
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self.close()
-
-
-def open_study(config: SweepConfig, *, create: bool, resume: bool) -> SweepStudy:
-    """Create or open the study of a sweep and take its driver's lock.
+def open_study(
+    config: SweepConfig, *, create: bool, resume: bool, mlflow: FromMlflow | None = None
+) -> SweepStudy:
+    """Create or open the study of a sweep, take its driver's lock, queue points and warm start.
 
     Args:
         config: The sweep.
         create: Make the study if there is none.
         resume: Continue one that exists.
+        mlflow: Reads the trials of a sweep in MLflow, for ``warm_start: {mlflow: ...}``.
 
     Raises:
         SweepError: it exists and ``resume`` is off, it does not exist and ``create`` is off, the
             space has changed, another driver runs it, or the database cannot be reached.
     """
-    raise NotImplementedError
+    optuna.logging.set_verbosity(optuna.logging.WARNING)  # one line per trial is the table's job
+    storage = open_storage(study_url(config.name, config.storage), create=create)
+    lock = None
+    try:
+        exists = config.name in optuna.get_all_study_names(storage)
+        if not exists and not create:
+            raise SweepError(f"there is no sweep {config.name} to resume")
+        lock = DriverLock(storage.engine, config.name)
+        study = _study(config, storage, resume=resume)
+        sweep = SweepStudy(config, study, storage, lock)
+        for source in config.warm_start:
+            adopt(study, sweep.space, past_trials(source, mlflow))
+        queued = [trial.user_attrs.get(records.START) for trial in study.get_trials(deepcopy=False)]
+        for point in config.start:
+            if point not in queued:
+                study.enqueue_trial(point, user_attrs={records.START: point})
+        return sweep
+    except BaseException:
+        if lock is not None:
+            lock.release()
+        storage.engine.dispose()
+        raise
+
+
+def read_sweep(name: str, storage: str | None = None) -> tuple[SweepConfig, optuna.Study]:
+    """Open a sweep for reading only: its definition and its study, without the driver's lock.
+
+    Raises:
+        SweepError: there is none.
+    """
+    opened = open_storage(study_url(name, storage), create=False)
+    try:
+        study = optuna.load_study(study_name=name, storage=opened)
+        return SweepConfig.model_validate(study.user_attrs[records.SWEEP]), study
+    except KeyError:
+        opened.engine.dispose()
+        raise SweepError(f"there is no sweep {name} in its database") from None
+
+
+def _study(config: SweepConfig, storage: RDBStorage, *, resume: bool) -> optuna.Study:
+    """Create the study, or open it if it may be continued; the lock is held."""
+    study = optuna.create_study(
+        study_name=config.name,
+        storage=storage,
+        directions=[objective.direction for objective in config.objectives],
+        pruner=optuna.pruners.NopPruner(),
+        load_if_exists=True,
+    )
+    stored = study.user_attrs.get(records.SWEEP)
+    if stored is None and study.get_trials(deepcopy=False):
+        raise SweepError(f"{config.name} is a study of another program; choose another --name")
+    if stored is not None:
+        if not resume:
+            raise SweepError(
+                f"sweep {config.name} exists already; continue it with --resume or choose "
+                "another --name"
+            )
+        changed = changes(SweepConfig.model_validate(stored), config)
+        if changed:
+            raise SweepError(
+                f"sweep {config.name} cannot be continued, for its definition has changed "
+                f"({'; '.join(changed)}); undo that or choose another --name"
+            )
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # 'experimental' since 2022
+        study.set_metric_names([objective.metric for objective in config.objectives])
+    study.set_user_attr(records.SWEEP, definition(config))
+    return study

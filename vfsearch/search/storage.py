@@ -1,0 +1,73 @@
+"""Databases of studies: SQLite by default, PostgreSQL by URL."""
+
+import sqlite3
+from pathlib import Path
+
+import sqlalchemy as sa
+from filelock import FileLock
+from optuna.exceptions import StorageInternalError
+from optuna.storages import RDBStorage
+from tenacity import retry, retry_if_exception_type, stop_after_attempt, wait_random
+
+from vfsearch.config import home
+from vfsearch.errors import SweepError
+
+BUSY_SECONDS = 60
+
+
+def study_url(name: str, url: str | None) -> str:
+    """Return the database of a sweep: the given one, else a file of the sweep's own."""
+    if url is None:
+        return f"sqlite:///{home() / 'sweeps' / name / 'study.db'}"
+    prefix, separator, rest = url.partition("://")
+    return f"postgresql+psycopg://{rest}" if separator and prefix == "postgresql" else url
+
+
+def open_storage(url: str, *, create: bool) -> RDBStorage:
+    """Open a database of studies.
+
+    Args:
+        url: ``sqlite:///FILE`` or ``postgresql://...``.
+        create: Make a missing SQLite file.
+
+    Raises:
+        SweepError: there is none, or it cannot be reached or read.
+    """
+    shown = sa.make_url(url).render_as_string(hide_password=True)
+    try:
+        if sa.make_url(url).get_backend_name() == "sqlite":
+            return _sqlite(url, create=create)
+        return _server(url)
+    except (sa.exc.SQLAlchemyError, sqlite3.Error, StorageInternalError, OSError) as error:
+        detail = str(getattr(error, "orig", None) or error).strip().splitlines()[0]
+        raise SweepError(f"the study's database {shown} cannot be opened: {detail}") from None
+
+
+def _sqlite(url: str, *, create: bool) -> RDBStorage:
+    file = Path(sa.make_url(url).database or "")
+    if not file.is_file():
+        if not create:
+            raise SweepError(f"there is no study at {file}")
+        file.parent.mkdir(parents=True, exist_ok=True)
+    # Processes that make the tables of a fresh file at once break it for good.
+    with FileLock(f"{file}.lock", timeout=BUSY_SECONDS):
+        connection = sqlite3.connect(file, timeout=BUSY_SECONDS)
+        try:
+            connection.execute("PRAGMA journal_mode=WAL")
+        finally:
+            connection.close()
+        return RDBStorage(url, engine_kwargs={"connect_args": {"timeout": BUSY_SECONDS}})
+
+
+@retry(
+    # Two drivers that make the tables at once: the loser finds them on its second try.
+    retry=retry_if_exception_type((sa.exc.ProgrammingError, sa.exc.IntegrityError)),
+    stop=stop_after_attempt(4),
+    wait=wait_random(0.2, 1.0),
+    reraise=True,
+)
+def _server(url: str) -> RDBStorage:
+    return RDBStorage(
+        url,
+        engine_kwargs={"pool_pre_ping": True, "connect_args": {"connect_timeout": 10}},
+    )

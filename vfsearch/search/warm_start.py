@@ -1,0 +1,123 @@
+"""Learning from earlier searches: their completed trials, as far as the spaces overlap."""
+
+import math
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+from typing import Any
+
+import optuna
+from optuna.trial import FrozenTrial, TrialState, create_trial
+
+from vfsearch.config import flat
+from vfsearch.errors import SweepError
+from vfsearch.search.definition import SweepConfig, WarmStart
+from vfsearch.search.records import SWEEP, WARM_START
+from vfsearch.search.space import Point, SearchSpace, resolve
+from vfsearch.search.storage import open_storage, study_url
+
+
+@dataclass(frozen=True, kw_only=True)
+class PastTrial:
+    """A completed trial of an earlier search."""
+
+    source: str
+    """Unique name of the trial: search and number."""
+    params: dict[str, Any]
+    """What was searched there."""
+    values: dict[str, float]
+    """Metrics at its selected epoch."""
+    settings: dict[str, Any] = field(default_factory=dict)
+    """Dotted settings of its run, if known: they fill parameters that it did not search."""
+
+
+FromMlflow = Callable[[str], Iterable[PastTrial]]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Adopted:
+    """What a warm start gave."""
+
+    added: int
+    outside: int
+    """Trials with a parameter missing or out of range, or that violate a constraint."""
+    unmeasured: int
+    """Trials without a finite value of every objective."""
+
+
+def past_trials(source: WarmStart, mlflow: FromMlflow | None) -> list[PastTrial]:
+    """Read an earlier search.
+
+    Raises:
+        SweepError: it cannot be found or read.
+    """
+    if source.mlflow is not None:
+        if mlflow is None:
+            raise SweepError(f"warm_start: mlflow: {source.mlflow} needs tracking to be enabled")
+        return list(mlflow(source.mlflow))
+    name = source.sweep or source.study or ""
+    storage = open_storage(study_url(name, source.url), create=False)
+    try:
+        study = optuna.load_study(study_name=name, storage=storage)
+        return from_study(study)
+    except KeyError:
+        raise SweepError(f"warm_start: there is no study {name} in its database") from None
+    finally:
+        storage.remove_session()
+        storage.engine.dispose()
+
+
+def from_study(study: optuna.Study) -> list[PastTrial]:
+    """Return the completed trials of a study, of a sweep or of anyone's."""
+    stored = study.user_attrs.get(SWEEP)
+    config = None if stored is None else SweepConfig.model_validate(stored)
+    names = study.metric_names or [f"objective {i}" for i in range(len(study.directions))]
+    return [
+        PastTrial(
+            source=f"{study.study_name}/{trial.number}",
+            params=trial.params,
+            values=dict(zip(names, trial.values, strict=True)),
+            settings={} if config is None else flat(resolve(config, trial.params, seed=0)),
+        )
+        for trial in study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
+        if WARM_START not in trial.user_attrs
+    ]
+
+
+def adopt(study: optuna.Study, space: SearchSpace, past: Iterable[PastTrial]) -> Adopted:
+    """Add what fits as completed, marked trials; those that are there already stay alone."""
+    known = {trial.user_attrs.get(WARM_START) for trial in study.get_trials(deepcopy=False)}
+    metrics = [objective.metric for objective in space.config.objectives]
+    added = outside = unmeasured = 0
+    for trial in past:
+        values = [trial.values.get(metric, math.nan) for metric in metrics]
+        point = _fitting(space, trial)
+        if not all(math.isfinite(value) for value in values):
+            unmeasured += 1
+        elif point is None:
+            outside += 1
+        elif trial.source not in known:
+            study.add_trial(_as_trial(space, point, values, trial.source))
+            added += 1
+    return Adopted(added=added, outside=outside, unmeasured=unmeasured)
+
+
+def _fitting(space: SearchSpace, trial: PastTrial) -> Point | None:
+    point: Point = {}
+    for name, parameter in space.parameters.items():
+        if not parameter.active(point):
+            continue
+        value = trial.params.get(name, trial.settings.get(name))
+        if not parameter.contains(value):
+            return None
+        point[name] = value
+    return point if space.feasible(point) else None
+
+
+def _as_trial(space: SearchSpace, point: Point, values: list[float], source: str) -> FrozenTrial:
+    distributions = space.distributions()
+    return create_trial(
+        params=point,
+        distributions={name: distributions[name] for name in point},
+        values=values,
+        user_attrs={WARM_START: source},
+    )
