@@ -237,8 +237,12 @@ def reopen(connection: Connection, run_id: str) -> None:
 
 
 @contextmanager
-def mlflow_errors(connection: Connection, what: str) -> Iterator[None]:
+def mlflow_errors(
+    connection: Connection, what: str, *, through: Collection[str] = ()
+) -> Iterator[None]:
     """Turn what the MLflow client raises into one error that says where and what.
+
+    MLflow's exceptions with an error code of ``through`` pass unchanged.
 
     Raises:
         TrackingError: for any MlflowException or lost connection.
@@ -249,6 +253,8 @@ def mlflow_errors(connection: Connection, what: str) -> Iterator[None]:
     try:
         yield
     except MlflowException as error:
+        if error.error_code in through:
+            raise
         raise TrackingError(f"{connection.uri}: {what}: {error.message}") from None
     except RequestException as error:
         raise TrackingError(f"{connection.uri}: {what}: cannot be reached ({error})") from None
