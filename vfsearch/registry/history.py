@@ -15,7 +15,7 @@ from pydantic import TypeAdapter, ValidationError
 
 from vfsearch.errors import PromotionRefused, TrackingError
 
-Event = Literal["adopted", "promoted", "rolled back"]
+Event = Literal["promoted", "rolled back"]
 
 
 class Records(Protocol):

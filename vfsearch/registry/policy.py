@@ -107,8 +107,7 @@ class PromotionPolicy(Section):
     """Time and size."""
     same_dataset: bool = True
     """The test split and query lists must be those on which the champion was promoted."""
-    confidence: Annotated[float, Field(gt=0.5, lt=1)] = 0.95
-    """Level of the two-sided identity-bootstrap intervals."""
+
     resamples: Annotated[int, Field(ge=100)] = 2000
     """Bootstrap resamples of identities."""
     seed: Whole = 0
