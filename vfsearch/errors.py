@@ -57,6 +57,12 @@ class CheckpointError(VfsearchError):
     exit_code = 4
 
 
+class TrainingDiverged(VfsearchError):  # noqa: N818 - an outcome of the settings
+    """The loss or a parameter is no longer finite; names the step and the last losses."""
+
+    exit_code = 8
+
+
 class TrackingError(VfsearchError):
     """The tracking server or the artifact store cannot be reached or refuses."""
 

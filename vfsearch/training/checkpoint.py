@@ -1,0 +1,215 @@
+"""Checkpoints: a folder of safetensors and JSON, whole at every instant, never a pickle.
+
+``checkpoints/epoch-00012/`` is written under a temporary name and renamed; ``last`` and ``best``
+are symbolic links, replaced atomically, so whatever they resolve to is complete.
+"""
+
+import os
+import shutil
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Literal
+
+import torch
+from pydantic import BaseModel, ConfigDict, ValidationError
+from safetensors import SafetensorError
+from safetensors.torch import load, save
+from torch import Tensor
+
+from vfsearch.config import RunConfig
+from vfsearch.errors import CheckpointError
+from vfsearch.model.alignment import AlignmentModel, build_model
+
+MODEL, TRAINING, STATE = "model.safetensors", "training.safetensors", "state.json"
+FILES = (MODEL, TRAINING, STATE)
+FORMAT: Literal[1] = 1
+
+
+class Best(BaseModel):
+    """The best epoch so far."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+    epoch: int
+    value: float
+
+
+class CheckpointState(BaseModel):
+    """``state.json``: everything of a run that is no tensor.
+
+    Random numbers need no entry: every stream is a function of (seed, step) or (seed, epoch,
+    rank), see ``vfsearch.corpus.batches`` and ``vfsearch.training.run``.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+    format: Literal[1] = FORMAT
+    config: RunConfig
+    step: int
+    """Optimiser steps done."""
+    epoch: int
+    """Epochs done."""
+    sampler: dict[str, int]
+    """State of the batch stream."""
+    best: Best
+    history: list[dict[str, float]]
+    """Metrics of every epoch, the last one included."""
+    split_hash: str
+    """Hash of the training split: identities and file names."""
+    identities: list[str]
+    """Voice ids of the training split, in the order of the classifier's rows."""
+
+
+Read = Callable[[str], bytes | None]
+
+
+def save_checkpoint(
+    root: Path,
+    state: CheckpointState,
+    model: Mapping[str, Tensor],
+    training: Mapping[str, Tensor],
+) -> Path:
+    """Write one checkpoint under ``root`` and move ``last`` (and ``best``, if it is) to it.
+
+    Keeps what ``last`` and ``best`` point to and the previous ``last``, removes older ones.
+
+    Returns:
+        The folder itself (not the link): it stays as it is until two epochs later.
+
+    Raises:
+        CheckpointError: the folder cannot be written.
+    """
+    folder = root / f"epoch-{state.epoch:05d}"
+    partial = root / f".{folder.name}.partial"
+    try:
+        root.mkdir(parents=True, exist_ok=True)
+        before = _target(root, "last")
+        for stale in (partial, folder):  # left by a run that died here; no link points to them
+            if stale.exists():
+                shutil.rmtree(stale)
+        partial.mkdir()
+        contents = {
+            MODEL: save(_plain(model)),
+            TRAINING: save(_plain(training)),
+            STATE: state.model_dump_json(indent=1).encode(),
+        }
+        for name, content in contents.items():
+            with (partial / name).open("wb") as file:
+                file.write(content)
+                file.flush()
+                os.fsync(file.fileno())
+        partial.rename(folder)
+        _link(root, "last", folder)
+        if state.best.epoch == state.epoch:
+            _link(root, "best", folder)
+        keep = {folder.name, before, _target(root, "best")}
+        for old in root.glob("epoch-*"):
+            if old.name not in keep:
+                shutil.rmtree(old)
+    except OSError as error:
+        raise CheckpointError(f"{folder}: cannot be written ({error.strerror})") from None
+    return folder
+
+
+def repair_links(root: Path, state: CheckpointState) -> None:
+    """Point ``best`` at ``last`` where a kill fell between the two links."""
+    last = _target(root, "last")
+    if last is not None and state.best.epoch == state.epoch and _target(root, "best") != last:
+        _link(root, "best", root / last)
+
+
+def read_file(folder: Path, name: str) -> bytes:
+    """Bytes of one of a checkpoint's files.
+
+    Raises:
+        CheckpointError: it is not there.
+    """
+    try:
+        return (folder / name).read_bytes()
+    except OSError as error:
+        raise CheckpointError(
+            f"{folder / name}: cannot be read ({error.strerror}); "
+            f"a checkpoint is a folder with {', '.join(FILES)}"
+        ) from None
+
+
+def parse_state(content: bytes, where: object) -> CheckpointState:
+    """Validated ``state.json``.
+
+    Raises:
+        CheckpointError: damaged, of another format, or with unknown keys.
+    """
+    try:
+        return CheckpointState.model_validate_json(content)
+    except ValidationError as error:
+        first = error.errors(include_url=False)[0]
+        key = ".".join(map(str, first["loc"])) or "the file"
+        raise CheckpointError(
+            f"{where}: is not the state of a format {FORMAT} checkpoint: {key}: {first['msg']}"
+        ) from None
+
+
+def parse_tensors(content: bytes, where: object) -> dict[str, Tensor]:
+    """Tensors of a safetensors file.
+
+    Raises:
+        CheckpointError: damaged or of another format.
+    """
+    try:
+        tensors: dict[str, Tensor] = load(content)
+    except (SafetensorError, ValueError) as error:
+        raise CheckpointError(f"{where}: is not a whole safetensors file ({error})") from None
+    return tensors
+
+
+def load_into(model: torch.nn.Module, tensors: Mapping[str, Tensor], where: object) -> None:
+    """Load all weights of a model.
+
+    Raises:
+        CheckpointError: names or shapes do not fit.
+    """
+    try:
+        model.load_state_dict(dict(tensors))
+    except RuntimeError as error:
+        lines = str(error).splitlines()
+        raise CheckpointError(f"{where}: does not fit the model: {' '.join(lines[1:3])}") from None
+
+
+def load_model(folder: Path, device: torch.device) -> tuple[AlignmentModel, RunConfig]:
+    """Model of a checkpoint in evaluation mode, and the settings of its run.
+
+    Raises:
+        CheckpointError: anything but a whole checkpoint of this format.
+    """
+    state = parse_state(read_file(folder, STATE), folder / STATE)
+    settings = state.config.model
+    model = build_model(
+        # Pretrained files are not needed again: the checkpoint holds every weight.
+        settings.model_copy(
+            update={
+                "face": settings.face.model_copy(update={"weights": None}),
+                "voice": settings.voice.model_copy(update={"weights": None}),
+            }
+        ),
+        len(state.identities),
+    )
+    load_into(model, parse_tensors(read_file(folder, MODEL), folder / MODEL), folder / MODEL)
+    return model.to(device).eval(), state.config
+
+
+def _plain(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    # Contiguous copies on the CPU: safetensors refuses strided or shared memory.
+    return {
+        name: tensor.detach().cpu().contiguous().clone(memory_format=torch.contiguous_format)
+        for name, tensor in tensors.items()
+    }
+
+
+def _target(root: Path, name: str) -> str | None:
+    link = root / name
+    return link.readlink().name if link.is_symlink() else None
+
+
+def _link(root: Path, name: str, folder: Path) -> None:
+    fresh = root / f".{name}.partial"
+    fresh.unlink(missing_ok=True)
+    fresh.symlink_to(folder.name)
+    fresh.replace(root / name)

@@ -1,0 +1,242 @@
+"""The training loop: load, step, evaluate, checkpoint, report. Runs on every rank.
+
+Knows torch.distributed if it is initialised, nothing of the engine that started it: plain
+``torchrun``, a unit test and a trial of a sweep run the same code with another reporter.
+"""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+import torch
+
+from vfsearch.config import RunConfig
+from vfsearch.corpus.store import Store, open_store
+from vfsearch.errors import ConfigError
+from vfsearch.evaluation.epoch import EpochEvaluator
+from vfsearch.training import checkpoint as files
+from vfsearch.training.distributed import World, agree, average_buffers, broadcast_bytes
+from vfsearch.training.meter import EpochMeter, reweighting_metrics
+from vfsearch.training.run import Run
+
+
+@dataclass(frozen=True, kw_only=True)
+class EpochReport:
+    """One epoch, as rank 0 reports it. ``epoch`` counts from 1 and never restarts."""
+
+    epoch: int
+    step: int
+    metrics: dict[str, float]
+    best: bool
+    checkpoint: Path
+    """Folder of this epoch's checkpoint; unchanged until two epochs later."""
+
+
+class Reporter(Protocol):
+    """Who is told about epochs (on rank 0 only)."""
+
+    def report(self, report: EpochReport) -> bool:
+        """Take note of an epoch; False ends the run after it.
+
+        After a resume the epoch of the checkpoint is reported once more: a kill may have come
+        between checkpoint and report.
+        """
+        ...
+
+
+@dataclass(frozen=True, kw_only=True)
+class Outcome:
+    """How a run ended; the same on every rank but for the folders, which only rank 0 has."""
+
+    epoch: int
+    step: int
+    stopped: bool
+    """True when the reporter ended it early."""
+    best_epoch: int
+    best_value: float
+    """``evaluation.select`` of the best epoch."""
+    history: tuple[dict[str, float], ...]
+    """Metrics of every epoch."""
+    last: Path
+    best: Path
+
+
+@dataclass(frozen=True, kw_only=True)
+class Stores:
+    """The decoded splits of a run."""
+
+    train: Store
+    val: Store
+
+    @classmethod
+    def open(cls, config: RunConfig) -> "Stores":
+        """Open both; builds what is not decoded yet."""
+        return cls(train=open_store(config.corpus, "train"), val=open_store(config.corpus, "val"))
+
+
+def train(
+    config: RunConfig,
+    out: Path,
+    reporter: Reporter,
+    *,
+    device: torch.device,
+    stores: Stores | None = None,
+) -> Outcome:
+    """Train one run, or continue it from ``out/checkpoints/last``.
+
+    Args:
+        config: the run.
+        out: its folder; only rank 0 reads and writes there.
+        reporter: told about each epoch on rank 0; its decision holds on every rank.
+        device: of this rank.
+        stores: opened splits to use instead of opening ``config.corpus`` (warm workers).
+
+    Raises:
+        ConfigError: ``evaluation.select`` is no metric of this evaluation.
+        CheckpointError: ``last`` is damaged or of another run.
+        TrainingDiverged: a loss or parameter is not finite.
+    """
+    world, root = World.current(), out / "checkpoints"
+    stores = stores or Stores.open(config)
+    evaluator = EpochEvaluator(stores.val, config.evaluation)
+    _check_select(config, evaluator)
+    with _deterministic(device):
+        run = Run(config, stores.train, device=device, world=world)
+        state = _resume(run, root)
+        go_on = state is None or _report(reporter, state, root, world, device)
+        while go_on and run.step < run.plan.total:
+            meter = EpochMeter(run.step, run.stream.steps_per_pass)
+            run.begin_epoch()
+            for _ in range(run.step, run.plan.epoch_end(run.step)):
+                with meter.timed("data"):
+                    batch = next(run.stream)
+                with meter.timed("step"):
+                    stepped = run.advance(batch)
+                    meter.add(stepped.objective, stepped.faces, stepped.voices, stepped.labels)
+            run.epoch += 1
+            metrics = _epoch_metrics(run, meter)
+            with meter.timed("evaluation"):
+                average_buffers(run.model, world)
+                run.model.eval()
+                metrics |= evaluator(run.model, device=device, rank=world.rank, world=world.size)
+            metrics |= {f"time/{what}_seconds": value for what, value in meter.seconds.items()}
+            state = _state(run, metrics, state)
+            with meter.timed("checkpoint"):
+                if world.rank == 0:
+                    files.save_checkpoint(
+                        root, state, run.model.state_dict(), run.training_tensors()
+                    )
+            state.history[-1]["time/checkpoint_seconds"] = meter.seconds["checkpoint"]
+            go_on = _report(reporter, state, root, world, device)
+    assert state is not None, "a plan has at least one step"
+    return _outcome(state, root, stopped=not go_on)
+
+
+def _epoch_metrics(run: Run, meter: EpochMeter) -> dict[str, float]:
+    metrics = meter.train_metrics()
+    run.check_finite()
+    weights = run.reweighting.weights
+    return {
+        **metrics,
+        "train/lr": run.plan.lr(run.step - 1),
+        **meter.bound_metrics(run.model.classifier.weight, weights),
+        **reweighting_metrics(run.reweighting.admission.admitted.sum(), weights),
+    }
+
+
+def _state(
+    run: Run, metrics: dict[str, float], before: files.CheckpointState | None
+) -> files.CheckpointState:
+    value = metrics[run.config.evaluation.select]
+    best = before.best if before else None
+    if best is None or value > best.value:
+        best = files.Best(epoch=run.epoch, value=value)
+    return files.CheckpointState(
+        config=run.config,
+        step=run.step,
+        epoch=run.epoch,
+        sampler=run.stream.state(),
+        best=best,
+        history=[*(before.history if before else []), metrics],
+        split_hash=run.store.split_hash,
+        identities=[identity.voice_id for identity in run.store.identities],
+    )
+
+
+def _resume(run: Run, root: Path) -> files.CheckpointState | None:
+    """Rank 0 reads ``last`` and sends it: other nodes may not share its disk."""
+    last = root / "last"
+    exists = agree(run.world.rank == 0 and last.exists(), run.world, run.device)
+    if not exists:
+        return None
+    contents: dict[str, bytes] = {}
+    for name in files.FILES:
+        mine = files.read_file(last, name) if run.world.rank == 0 else None
+        contents[name] = broadcast_bytes(mine, run.world, run.device) or b""
+    state = files.parse_state(contents[files.STATE], last / files.STATE)
+    run.restore(
+        state,
+        files.parse_tensors(contents[files.MODEL], last / files.MODEL),
+        files.parse_tensors(contents[files.TRAINING], last / files.TRAINING),
+    )
+    if run.world.rank == 0:
+        files.repair_links(root, state)
+    return state
+
+
+def _report(
+    reporter: Reporter,
+    state: files.CheckpointState,
+    root: Path,
+    world: World,
+    device: torch.device,
+) -> bool:
+    go_on = True
+    if world.rank == 0:
+        go_on = reporter.report(
+            EpochReport(
+                epoch=state.epoch,
+                step=state.step,
+                metrics=dict(state.history[-1]),
+                best=state.best.epoch == state.epoch,
+                checkpoint=(root / "last").resolve(),
+            )
+        )
+    return agree(go_on, world, device)
+
+
+def _outcome(state: files.CheckpointState, root: Path, *, stopped: bool) -> Outcome:
+    return Outcome(
+        epoch=state.epoch,
+        step=state.step,
+        stopped=stopped,
+        best_epoch=state.best.epoch,
+        best_value=state.best.value,
+        history=tuple(state.history),
+        last=root / "last",
+        best=root / "best",
+    )
+
+
+def _check_select(config: RunConfig, evaluator: EpochEvaluator) -> None:
+    if config.evaluation.select not in evaluator.keys:
+        raise ConfigError(
+            [
+                f"evaluation.select: {config.evaluation.select!r} is no metric of this "
+                f"evaluation, it should be one of {', '.join(evaluator.keys)}"
+            ]
+        )
+
+
+@contextmanager
+def _deterministic(device: torch.device) -> Iterator[None]:
+    """On CPU refuse nondeterministic kernels; CUDA would need a process-wide environment."""
+    before = torch.are_deterministic_algorithms_enabled()
+    if device.type == "cpu":
+        torch.use_deterministic_algorithms(True)
+    try:
+        yield
+    finally:
+        torch.use_deterministic_algorithms(before)

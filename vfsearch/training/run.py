@@ -1,0 +1,198 @@
+"""Everything of a run that changes from step to step, and how it is saved and taken up again."""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
+
+from vfsearch.config import RunConfig
+from vfsearch.corpus.augment import augment_faces, draw_augmentation, stream_seed
+from vfsearch.corpus.batches import Batch, BatchStream
+from vfsearch.corpus.store import Store
+from vfsearch.errors import CheckpointError, TrainingDiverged
+from vfsearch.loss.bound import project_rows_
+from vfsearch.loss.reweighting import Reweighting
+from vfsearch.model.alignment import AlignmentModel, build_model
+from vfsearch.training.checkpoint import CheckpointState, load_into
+from vfsearch.training.distributed import World, gather_rows, gather_values
+from vfsearch.training.objective import Objective, objective
+from vfsearch.training.stages import Plan
+
+SAME_RUN = ("seed", "model", "loss", "classifier", "reweighting", "optimizer", "training")
+"""Sections that must not change between the start of a run and its continuation."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Stepped:
+    """What a step leaves for the records: the objective and the gathered batch."""
+
+    objective: Objective
+    faces: Tensor
+    voices: Tensor
+    labels: Tensor
+
+
+class Run:
+    """Model, optimiser, weights of identities and batch stream of one run on one rank."""
+
+    def __init__(
+        self, config: RunConfig, store: Store, *, device: torch.device, world: World
+    ) -> None:
+        """Build everything at step 0; the same weights on every rank."""
+        self.config, self.device, self.world = config, device, world
+        self.store = store
+        self.plan = Plan.of(config, len(store.identities))
+        self.step = self.epoch = 0
+        self.model = self._initial_model()
+        self.network: nn.Module = self.model
+        if world.size > 1:
+            if config.model.sync_batch_norm and device.type == "cuda":
+                nn.SyncBatchNorm.convert_sync_batchnorm(self.model)  # type: ignore[no-untyped-call]
+            self.network = DistributedDataParallel(
+                self.model,
+                device_ids=[device] if device.type == "cuda" else None,
+                # Statistics are averaged at each evaluation instead of sent at each step.
+                broadcast_buffers=False,
+                gradient_as_bucket_view=True,
+            )
+        self.optimizer = torch.optim.SGD(
+            [p for p in self.model.parameters() if p.requires_grad],
+            lr=config.optimizer.lr,
+            momentum=config.optimizer.momentum,
+            weight_decay=config.optimizer.weight_decay,
+            fused=True,
+        )
+        self.reweighting = Reweighting(config.reweighting, len(store.identities), device)
+        self.stream = BatchStream(
+            store,
+            batch=config.training.batch,
+            seconds=config.training.audio_seconds,
+            seed=config.seed,
+            rank=world.rank,
+            world=world.size,
+        )
+
+    def begin_epoch(self) -> None:
+        """Training mode, and dropout of its own for this (seed, epoch, rank)."""
+        self.network.train()
+        torch.manual_seed(stream_seed("dropout", self.config.seed, self.epoch, self.world.rank))
+
+    def advance(self, batch: Batch) -> Stepped:
+        """One optimiser step on this rank's share of a global batch. Nothing waits for the device.
+
+        Stages first (restart, admission, learning rate), then forward, loss over the gathered
+        global batch, backward, update, projection of omega, loss averages.
+        """
+        plan, config = self.plan, self.config
+        if plan.restarts_before(self.step):
+            self._restart()
+        if plan.admits_before(self.step):
+            self.reweighting.admit()
+        for group in self.optimizer.param_groups:
+            group["lr"] = plan.lr(self.step)
+
+        faces, voices, labels = self._to_device(batch)
+        bf16 = config.training.precision == "bf16"
+        with torch.autocast(self.device.type, torch.bfloat16, enabled=bf16):
+            x, v = self.network(faces, voices)
+        # Both modalities and nothing else: one collective forward, none backward.
+        x, v = gather_rows(torch.cat([x, v], dim=1), self.world).chunk(2, dim=1)
+        labels = gather_values(labels, self.world)
+        omega = self.model.classifier.weight
+        result = objective(x, v, labels, omega, self.reweighting.weights, config.loss)
+
+        self.optimizer.zero_grad(set_to_none=True)
+        result.loss.backward()  # type: ignore[no-untyped-call]
+        self.optimizer.step()
+        if config.classifier.norm_bound is not None:
+            project_rows_(omega, config.classifier.norm_bound)
+        if plan.observes(self.step):
+            self.reweighting.observe(labels, result.identity_losses)
+        self.step += 1
+        return Stepped(objective=result, faces=x.detach(), voices=v.detach(), labels=labels)
+
+    def check_finite(self) -> None:
+        """Refuse to go on, or to save, with parameters that are not finite (one device read).
+
+        Raises:
+            TrainingDiverged: names the step.
+        """
+        norms = torch.stack([p.detach().norm() for p in self.model.parameters()])
+        if not bool(norms.isfinite().all()):
+            raise TrainingDiverged(
+                f"the parameters must be finite, but are not after step {self.step - 1}; "
+                "lower optimizer.lr, or set classifier.norm_bound"
+            )
+
+    def training_tensors(self) -> dict[str, Tensor]:
+        """Optimiser and re-weighting, by name."""
+        tensors = {f"reweighting.{k}": t for k, t in self.reweighting.state().items()}
+        for name, parameter in self.model.named_parameters():
+            momentum = self.optimizer.state.get(parameter, {}).get("momentum_buffer")
+            if momentum is not None:
+                tensors[f"momentum.{name}"] = momentum
+        return tensors
+
+    def restore(
+        self, state: CheckpointState, model: dict[str, Tensor], training: dict[str, Tensor]
+    ) -> None:
+        """Take up a checkpoint of the same run.
+
+        Raises:
+            CheckpointError: of another run (settings or training split), or tensors do not fit.
+        """
+        for section in SAME_RUN:
+            old, new = getattr(state.config, section), getattr(self.config, section)
+            if old != new:
+                raise CheckpointError(
+                    f"the checkpoint is of another run: its {section} is {old}, not {new}; "
+                    "choose another output folder"
+                )
+        if state.split_hash != self.store.split_hash:
+            raise CheckpointError(
+                "the checkpoint was trained on another training split "
+                f"({state.split_hash[:12]}, not {self.store.split_hash[:12]})"
+            )
+        load_into(self.model, model, "checkpoint")
+        try:
+            self.reweighting.restore(
+                {
+                    name.removeprefix("reweighting."): tensor
+                    for name, tensor in training.items()
+                    if name.startswith("reweighting.")
+                }
+            )
+        except KeyError as error:
+            raise CheckpointError(f"checkpoint: reweighting.{error.args[0]} is missing") from None
+        for name, parameter in self.model.named_parameters():
+            if f"momentum.{name}" in training:
+                momentum = training[f"momentum.{name}"].to(self.device)
+                self.optimizer.state[parameter] = {"momentum_buffer": momentum}
+        self.stream.restore(state.sampler)
+        self.step, self.epoch = state.step, state.epoch
+
+    def _initial_model(self) -> AlignmentModel:
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(stream_seed("initialisation", self.config.seed))
+            model = build_model(self.config.model, len(self.store.identities))
+        if self.config.loss.implicit == 0:
+            # Unused in the loss: DDP would wait for its gradient for ever.
+            model.classifier.requires_grad_(False)
+        return model.to(self.device)
+
+    def _restart(self) -> None:
+        # In place, so that DDP's buckets and compiled code stay.
+        self.model.load_state_dict(self._initial_model().state_dict())
+        self.optimizer.state.clear()
+
+    def _to_device(self, batch: Batch) -> tuple[Tensor, Tensor, Tensor]:
+        faces, voices, labels = (
+            t.to(self.device, non_blocking=True) for t in (batch.faces, batch.voices, batch.labels)
+        )
+        if self.config.training.augment:
+            total = self.config.training.batch
+            drawn = draw_augmentation(total, seed=self.config.seed, step=self.step)
+            start = self.world.rank * len(faces)
+            faces = augment_faces(faces, drawn.rows(start, start + len(faces)))
+        return faces, voices, labels
