@@ -1,0 +1,181 @@
+"""A worker group: one Ray Train run whose workers serve trials until they are sent home.
+
+A group starts once (processes, imports, process group, CUDA context, decoded corpus) and then takes
+order after order. The same code serves a sweep with warm trials, one with cold trials (a group per
+trial) and a single run.
+
+What goes wrong is kept apart: an exception of the training code ends the *order* as failed and
+costs a new start of the group, because other ranks may hang in a collective; a lost worker or node
+ends the *group*, and the order is given to the next one, which resumes from the last checkpoint.
+"""
+
+import threading
+import time
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import ray
+
+from vfsearch.search.mailbox import Finished, Gone, Mailbox, Order, Report
+from vfsearch.search.resources import GroupShape
+
+_POLL = 5.0
+"""Seconds between two looks at the clock while waiting; events themselves arrive at once."""
+_LEAVE = 20.0
+"""Seconds that workers get to go home, or to end an order that was stopped."""
+
+
+class WorkerGroup:
+    """Owns the workers; used by one thread of one process, which Ray lets them die with."""
+
+    def __init__(self, shape: GroupShape, *, storage: Path) -> None:
+        """Start the workers in the background.
+
+        Args:
+            shape: Number and resources of the workers.
+            storage: Throwaway folder for Ray Train's own files, seen by every node.
+        """
+        self.shape = shape
+        self._storage = storage
+        self._max_retries = 0
+        self._mailbox: Any = ray.remote(num_cpus=0, max_concurrency=1000)(Mailbox).remote()
+        self._generation = 0
+        self._retries = 0
+        self._spoilt = False
+        self._stopping = False
+        self._thread: threading.Thread | None = None
+        self._start()
+
+    def assign(self, order: Order, *, max_retries: int) -> None:
+        """Give the next order; the previous one must have ended.
+
+        Args:
+            order: What to do.
+            max_retries: How often it is given again after its workers were lost.
+        """
+        self._max_retries = max_retries
+        self._retries = 0
+        self._stopping = False
+        if self._spoilt or not self._alive():
+            self._start()
+        ray.get(self._mailbox.assign.remote(order))
+
+    def wait(self, timeout: float) -> Report | Finished:
+        """Wait for the order's next report or its end; restarts lost workers meanwhile.
+
+        Args:
+            timeout: Seconds after which an order that says nothing is ended as failed.
+        """
+        deadline = time.monotonic() + timeout
+        while True:
+            left = deadline - time.monotonic()
+            if left <= 0:
+                self._give_up()
+                return self._failed(f"no report for {timeout:g} s (workers.report_timeout)")
+            event = ray.get(self._mailbox.event.remote(min(left, _POLL)))
+            if isinstance(event, Report):
+                return event
+            if isinstance(event, Finished):
+                self._spoilt = event.spoilt
+                return replace(event, retries=self._retries)
+            if isinstance(event, Gone) and event.generation == self._generation:
+                self._spoilt = True
+                if self._stopping:
+                    return Finished(kind="stopped", reason=None, summary={}, retries=self._retries)
+                self._retries += 1
+                if self._retries > self._max_retries:
+                    ray.get(self._mailbox.withdraw.remote())
+                    lost = f"workers were lost {self._retries} times (workers.max_retries)"
+                    return self._failed(f"{lost}; the last time: {event.error or 'no error'}")
+                self._start()
+
+    def answer(self, report: Report, *, go_on: bool) -> None:
+        """Answer a report; without an answer the training waits."""
+        ray.get(self._mailbox.answer.remote(report.ticket, go_on))
+
+    def stop(self, report: Report) -> Finished:
+        """End the order at this report; waits until the workers have ended it."""
+        self._stopping = True
+        self.answer(report, go_on=False)
+        while isinstance(event := self.wait(_LEAVE), Report):
+            self.answer(event, go_on=False)
+        return event
+
+    def close(self) -> None:
+        """Send the workers home and wait for it; kill those that do not go."""
+        ray.get(self._mailbox.close.remote())
+        if not self._join(_LEAVE):
+            self._give_up()
+        ray.kill(self._mailbox)
+
+    def _failed(self, reason: str) -> Finished:
+        return Finished(kind="failed", reason=reason, summary={}, retries=self._retries)
+
+    def _alive(self) -> bool:
+        return self._thread is not None and self._thread.is_alive()
+
+    def _join(self, timeout: float) -> bool:
+        if self._thread is not None:
+            self._thread.join(timeout)
+        return not self._alive()
+
+    def _give_up(self) -> None:
+        """Withdraw the order and kill the workers, whatever they are doing."""
+        ray.get(self._mailbox.withdraw.remote())
+        for worker in ray.get(self._mailbox.present.remote()):
+            ray.kill(worker)
+        self._spoilt = True
+        self._join(_LEAVE)
+
+    def _start(self) -> None:
+        self._join(_LEAVE)
+        self._spoilt = False
+        self._generation += 1
+        ray.get(self._mailbox.admit.remote(self._generation, self._retries))
+        self._thread = threading.Thread(
+            target=_fit,
+            args=(self.shape, self._storage, self._mailbox, self._generation),
+            name=f"worker-group-{self._generation}",
+            daemon=True,
+        )
+        self._thread.start()
+
+
+def _fit(shape: GroupShape, storage: Path, mailbox: Any, generation: int) -> None:
+    """Run one generation of workers; Ray's own retries are off, the owner decides."""
+    from ray.train import FailureConfig, RunConfig, ScalingConfig
+    from ray.train.torch import TorchConfig, TorchTrainer
+
+    from vfsearch.search.serve import serve_trials
+
+    resources = {"CPU": shape.cpus} | ({"GPU": shape.gpus} if shape.gpus else {})
+    trainer = TorchTrainer(
+        serve_trials,
+        train_loop_config={"mailbox": mailbox, "generation": generation},
+        torch_config=TorchConfig(backend="nccl" if shape.gpus else "gloo"),
+        scaling_config=ScalingConfig(
+            num_workers=shape.workers,
+            use_gpu=shape.gpus > 0,
+            resources_per_worker=resources,
+        ),
+        run_config=RunConfig(
+            name=f"group-{ray.get_runtime_context().get_worker_id()[:12]}-{generation}",
+            storage_path=str(storage),
+            failure_config=FailureConfig(max_failures=0),
+        ),
+    )
+    error: str | None = None
+    try:
+        trainer.fit()
+    except Exception as caught:  # noqa: BLE001 - whatever ended the group is told to its owner
+        error = _first_line(caught)
+    try:
+        ray.get(mailbox.gone.remote(generation, error))
+    except ray.exceptions.RayError:
+        pass  # the owner closed the mailbox, and knows
+
+
+def _first_line(error: BaseException) -> str:
+    lines = str(error).strip().splitlines()
+    return f"{type(error).__name__}: {lines[0]}" if lines else type(error).__name__

@@ -1,0 +1,199 @@
+"""Where the owner of a worker group and its workers meet.
+
+One actor per worker group, without a CPU of its own. The owner puts an order in; every worker takes
+it; rank 0 hands in a report per epoch and waits for the answer; the end of the trial comes back as
+one event. All decisions are the owner's: the mailbox only pairs questions with answers. It dies
+with its owner (Ray owns actors by their creator), so nobody waits on it for ever.
+"""
+
+import asyncio
+from dataclasses import dataclass
+from typing import Any, Literal
+
+
+@dataclass(frozen=True, kw_only=True)
+class Order:
+    """One trial (or a single run) for a worker group; plain data that travels between processes."""
+
+    number: int
+    """Number of the trial in its study; 0 for a single run."""
+    config: dict[str, Any]
+    """The resolved run, as JSON (`RunConfig.model_dump(mode="json")`), with absolute paths."""
+    out: str
+    """Folder of the trial, absolute; seen by every worker."""
+    task: str = "vfsearch.search.task:train_trial"
+    """What the workers call for the order, as ``module:function``."""
+    extra: dict[str, Any]
+    """What the task needs besides the run: where it is tracked and under which name."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Task:
+    """An order as a worker sees it."""
+
+    order: Order
+    sequence: int
+    """Counts the orders of the group from 1."""
+    attempt: int
+    """0, plus 1 for each time that the workers were lost in this order."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Report:
+    """One epoch, waiting for the owner's answer."""
+
+    ticket: int
+    epoch: int
+    metrics: dict[str, float]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Finished:
+    """The end of an order."""
+
+    kind: Literal["completed", "stopped", "failed"]
+    reason: str | None
+    summary: dict[str, Any]
+    """What the task returned."""
+    retries: int = 0
+    """How often the workers were lost in this order."""
+    spoilt: bool = False
+    """The workers cannot serve another order: ranks may wait for each other."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Gone:
+    """The worker group of this generation is no more."""
+
+    generation: int
+    error: str | None
+
+
+Event = Report | Finished | Gone
+
+
+class Mailbox:
+    """The meeting point; every method runs on the actor's event loop, so none needs a lock."""
+
+    def __init__(self) -> None:
+        self._generation = 0
+        self._sequence = 0
+        self._attempt = 0
+        self._order: Order | None = None
+        self._open = True
+        self._changed = asyncio.Condition()
+        self._events: asyncio.Queue[Event] = asyncio.Queue()
+        self._ticket = 0
+        self._answers: dict[int, asyncio.Future[bool]] = {}
+        self._present: list[Any] = []
+
+    # The owner's side.
+
+    async def admit(self, generation: int, attempt: int) -> None:
+        """Serve the workers of this generation only; those of older ones are sent away."""
+        self._dismiss_reports()
+        self._attempt = attempt
+        self._present = []
+        await self._tell(generation=generation)
+
+    async def assign(self, order: Order) -> None:
+        """Hand an order to the group."""
+        self._dismiss_reports()
+        self._sequence += 1
+        self._attempt = 0
+        self._order = order
+        await self._tell()
+
+    async def event(self, timeout: float) -> Event | None:
+        """Next event of the current order, or None after ``timeout`` seconds."""
+        try:
+            return await asyncio.wait_for(self._events.get(), timeout)
+        except TimeoutError:
+            return None
+
+    async def answer(self, ticket: int, go_on: bool) -> None:
+        """Answer a report; one that was withdrawn meanwhile is ignored."""
+        future = self._answers.pop(ticket, None)
+        if future is not None and not future.done():
+            future.set_result(go_on)
+
+    async def withdraw(self) -> None:
+        """Take the order back, with everything that was said about it."""
+        self._order = None
+        while not self._events.empty():
+            self._events.get_nowait()
+        self._dismiss_reports()
+
+    async def close(self) -> None:
+        """Send the workers home when they ask for the next order."""
+        self._open = False
+        self._order = None
+        self._dismiss_reports()
+        await self._tell()
+
+    async def present(self) -> list[Any]:
+        """Actor handles of the workers that have come in, to kill those that hang."""
+        return self._present
+
+    async def gone(self, generation: int, error: str | None) -> None:
+        """Note that the worker group of a generation has ended."""
+        if generation == self._generation:
+            self._events.put_nowait(Gone(generation=generation, error=error))
+
+    # The workers' side.
+
+    async def enter(self, generation: int, worker: Any) -> None:
+        """Note a worker (its actor handle)."""
+        if generation == self._generation:
+            self._present.append(worker)
+
+    async def take(self, generation: int, done: int) -> Task | None:
+        """Wait for an order after number ``done``; None: there is nothing more to do."""
+        async with self._changed:
+            await self._changed.wait_for(
+                lambda: (
+                    not self._open
+                    or generation != self._generation
+                    or (self._order is not None and self._sequence > done)
+                )
+            )
+        if not self._open or generation != self._generation or self._order is None:
+            return None
+        return Task(order=self._order, sequence=self._sequence, attempt=self._attempt)
+
+    async def report(
+        self, generation: int, sequence: int, epoch: int, metrics: dict[str, float]
+    ) -> bool:
+        """Hand in an epoch (rank 0); True: go on, False: end the training here."""
+        if not self._is_current(generation, sequence):
+            return False
+        self._ticket += 1
+        future: asyncio.Future[bool] = asyncio.get_running_loop().create_future()
+        self._answers[self._ticket] = future
+        self._events.put_nowait(Report(ticket=self._ticket, epoch=epoch, metrics=metrics))
+        return await future
+
+    async def ended(self, generation: int, sequence: int, ended: Finished) -> None:
+        """Hand in the end of the order; only the first counts."""
+        if self._is_current(generation, sequence):
+            self._order = None
+            self._events.put_nowait(ended)
+
+    def _is_current(self, generation: int, sequence: int) -> bool:
+        return (
+            self._order is not None
+            and generation == self._generation
+            and sequence == self._sequence
+        )
+
+    def _dismiss_reports(self) -> None:
+        for future in self._answers.values():
+            if not future.done():
+                future.set_result(False)
+        self._answers.clear()
+
+    async def _tell(self, *, generation: int | None = None) -> None:
+        async with self._changed:
+            if generation is not None:
+                self._generation = generation
+            self._changed.notify_all()

@@ -1,0 +1,63 @@
+"""What a trial needs and how many trials fit: pure functions of settings and cluster."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from math import floor
+from typing import Literal
+
+from vfsearch.config import WorkersConfig
+from vfsearch.errors import SweepError
+
+Node = Mapping[str, float]
+"""Total resources of one node, as in ``ray.nodes()[i]["Resources"]``."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class GroupShape:
+    """What tells one worker group from another: trials of one shape can share it."""
+
+    workers: int
+    cpus: float
+    """Per worker."""
+    gpus: float
+    """Per worker; 0: the workers compute on CPUs with gloo."""
+
+
+def shape_of(workers: WorkersConfig, nodes: Sequence[Node]) -> GroupShape:
+    """Resolve ``use_gpu: auto`` and check that the cluster can ever hold the group.
+
+    Raises:
+        SweepError: the cluster holds fewer workers than one group needs.
+    """
+    gpus = sum(node.get("GPU", 0.0) for node in nodes)
+    use_gpu = gpus > 0 if workers.use_gpu == "auto" else workers.use_gpu
+    shape = GroupShape(
+        workers=workers.count, cpus=workers.cpus, gpus=workers.gpus if use_gpu else 0.0
+    )
+    fit = _workers_that_fit(shape, nodes)
+    if fit < shape.workers:
+        each = f"{shape.cpus:g} CPUs" + (f" and {shape.gpus:g} GPUs" if shape.gpus else "")
+        cpus = sum(node.get("CPU", 0.0) for node in nodes)
+        raise SweepError(
+            f"workers.count={shape.workers} with {each} per worker never fits: {len(nodes)} nodes "
+            f"with {cpus:g} CPUs and {gpus:g} GPUs in all hold {fit} such workers; lower "
+            "workers.count, workers.cpus or workers.gpus, or set workers.use_gpu to auto"
+        )
+    return shape
+
+
+def slots(shape: GroupShape, nodes: Sequence[Node], concurrency: int | Literal["auto"]) -> int:
+    """Count the trials that run at once; at least 1 for a shape that fits."""
+    fit = _workers_that_fit(shape, nodes) // shape.workers
+    return fit if concurrency == "auto" else min(fit, concurrency)
+
+
+def _workers_that_fit(shape: GroupShape, nodes: Sequence[Node]) -> int:
+    return sum(_on_node(shape, node) for node in nodes)
+
+
+def _on_node(shape: GroupShape, node: Node) -> int:
+    fit = floor(node.get("CPU", 0.0) / shape.cpus + 1e-9)
+    if shape.gpus:
+        fit = min(fit, floor(node.get("GPU", 0.0) / shape.gpus + 1e-9))
+    return fit

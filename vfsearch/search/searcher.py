@@ -1,0 +1,96 @@
+"""Tune's searcher, scheduler and stopper: adapters without state over the sweep's ledger."""
+
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+from ray.tune.experiment import Trial
+from ray.tune.schedulers import FIFOScheduler, TrialScheduler
+from ray.tune.search import Searcher
+from ray.tune.stopper import Stopper
+
+from vfsearch.search.ledger import Ledger
+
+T = TypeVar("T")
+
+
+class _OverLedger:
+    """Holds the ledger, and keeps it out of the snapshots that Tune makes and nobody reads."""
+
+    _ledger: Ledger
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {}
+
+    def _guard(self, action: Callable[[], T], otherwise: T) -> T:
+        try:
+            return action()
+        except Exception as error:  # noqa: BLE001 - raised again by the driver, after the clean-up
+            self._ledger.error = self._ledger.error or error
+            return otherwise
+
+
+class StudySearcher(_OverLedger, Searcher):  # type: ignore[misc]
+    """Proposes what the study asks."""
+
+    def __init__(self, ledger: Ledger) -> None:
+        super().__init__(metric=None, mode=None)
+        self._ledger = ledger
+
+    def set_search_properties(
+        self, metric: str | None, mode: str | None, config: dict[str, Any], **spec: Any
+    ) -> bool:
+        """Accept whatever Tune says: the study knows its objectives."""
+        return True
+
+    def suggest(self, trial_id: str) -> dict[str, Any] | str | None:
+        """Return the next trial's configuration, None while all slots are taken, or FINISHED."""
+        if not self._ledger.over and self._ledger.full:
+            return None
+        config = (
+            None if self._ledger.over else self._guard(lambda: self._ledger.next(trial_id), None)
+        )
+        return Searcher.FINISHED if config is None else config
+
+    def on_trial_complete(
+        self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False
+    ) -> None:
+        """Book the end of the trial."""
+        self._guard(lambda: self._ledger.ended(trial_id, result, lost=error), None)
+
+    def save(self, checkpoint_path: str) -> None:
+        """Save nothing: the study is the truth."""
+
+    def save_to_dir(self, checkpoint_dir: str, session_str: str = "default") -> None:
+        """Save nothing: the study is the truth."""
+
+    def restore(self, checkpoint_path: str) -> None:
+        """Restore nothing: a resumed sweep is a new Tuner over the same study."""
+
+
+class StudyScheduler(_OverLedger, FIFOScheduler):  # type: ignore[misc]
+    """Reports every epoch to the study and stops what the study prunes."""
+
+    def __init__(self, ledger: Ledger) -> None:
+        super().__init__()
+        self._ledger = ledger
+
+    def on_trial_result(self, tune_controller: Any, trial: Trial, result: dict[str, Any]) -> str:
+        """Return Tune's STOP or CONTINUE."""
+        stop = self._guard(lambda: self._ledger.result(trial.trial_id, result), True)
+        decision: str = TrialScheduler.STOP if stop else TrialScheduler.CONTINUE
+        return decision
+
+
+class WhenInterrupted(_OverLedger, Stopper):  # type: ignore[misc]
+    """Ends the sweep at the next turn of Tune's loop after an interrupt or an error."""
+
+    def __init__(self, ledger: Ledger) -> None:
+        self._ledger = ledger
+
+    def __call__(self, trial_id: str, result: dict[str, Any]) -> bool:
+        """Stop no single trial: that is the scheduler's."""
+        return False
+
+    def stop_all(self) -> bool:
+        """Whether the whole sweep ends now."""
+        return self._ledger.interrupted or self._ledger.error is not None
