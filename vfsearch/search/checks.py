@@ -1,12 +1,14 @@
 """What a sweep's parts must mean to each other; problems are yielded with the place of each."""
 
 from collections.abc import Iterator
+from importlib.util import find_spec
+from math import prod
 
 from pydantic import ValidationError
 
 from vfsearch.config import RunConfig, flat, set_key
 from vfsearch.errors import SweepError
-from vfsearch.search.definition import Grid, SweepConfig
+from vfsearch.search.definition import CmaEs, Grid, SweepConfig
 from vfsearch.search.parameters import AnyParameter, CategoricalParameter, nearest, run_keys
 from vfsearch.search.space import SearchSpace, resolve
 
@@ -104,9 +106,8 @@ def _clashes(config: SweepConfig) -> Iterator[Problem]:
 def _constraints(config: SweepConfig) -> Iterator[Problem]:
     known = run_keys()
     settings = flat(config.base)
-    for index, constraint in enumerate((*config.setting_constraints, *config.metric_constraints)):
+    for constraint in (*config.setting_constraints, *config.metric_constraints):
         place = ("constraints", config.constraints.index(constraint.text))
-        del index
         if not constraint.names:
             yield place, f"{constraint.text!r} names neither a setting nor a metric"
         for name in constraint.names:
@@ -139,16 +140,16 @@ def _values(config: SweepConfig) -> Iterator[Problem]:
     for key, value in config.fixed.items():
         set_key(fixed, key, value)
         for message in _complaints(config, {key: value}):
-            yield ("fixed", key), f"{key}: {value!r} is wrong, it {message}"
+            yield ("fixed", key), f"{key}: {value!r} is wrong: {message}"
     for name, parameter in config.parameters.items():
         if isinstance(parameter, CategoricalParameter) and parameter.bundles:
             for choice, settings in parameter.bundles.items():
                 for message in _complaints(config, settings):
-                    yield ("parameters", name, "choices", choice), f"{name}={choice} {message}"
+                    yield ("parameters", name, "choices", choice), f"{name}={choice}: {message}"
             continue
         for value in parameter.ends:
             for message in _complaints(config, {name: value}):
-                yield ("parameters", name), f"{name} reaches {value!r}, but it {message}"
+                yield ("parameters", name), f"{name} reaches {value!r}: {message}"
 
 
 def _complaints(config: SweepConfig, settings: dict[str, object]) -> Iterator[str]:
@@ -159,21 +160,20 @@ def _complaints(config: SweepConfig, settings: dict[str, object]) -> Iterator[st
         RunConfig.model_validate(data)
     except ValidationError as error:
         for entry in error.errors(include_url=False):
-            message = entry["msg"].removeprefix("Value error, ").removeprefix("Input should be ")
+            message = entry["msg"].removeprefix("Value error, ")
             if ".".join(map(str, entry["loc"])).startswith(tuple(settings)):
-                yield f"should be {message}"
+                yield message[0].lower() + message[1:]
             elif len(settings) > 1:  # a bundle must be consistent as a whole
-                yield f"breaks a rule: {message}"
+                yield message
 
 
 def _reachable(config: SweepConfig) -> Iterator[Problem]:
+    if isinstance(config.sampler, CmaEs) and find_spec("cmaes") is None:
+        yield ("sampler",), "the sampler cmaes needs the package cmaes, which is not installed"
     space = SearchSpace(config)
     size = space.size()
     if isinstance(config.sampler, Grid):
-        counts = [len(p.grid(config.sampler.points)) for p in space.parameters.values()]
-        total = 1
-        for count in counts:
-            total *= count
+        total = prod(len(p.grid(config.sampler.points)) for p in space.parameters.values())
         if total > LARGEST_GRID and (size is None or size > LARGEST_GRID):
             yield ("sampler",), f"a grid of {total} points is more than {LARGEST_GRID}"
     try:

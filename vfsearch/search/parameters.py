@@ -172,8 +172,8 @@ class CategoricalParameter(Parameter):
 
     type: Literal["categorical"]
     choices: Annotated[
-        Annotated[tuple[Scalar, ...], Field(min_length=1), Tag("values")]
-        | Annotated[dict[str, dict[str, Any]], Field(min_length=1), Tag("bundles")],
+        Annotated[tuple[Scalar, ...], Tag("values")]
+        | Annotated[dict[str, dict[str, Any]], Tag("bundles")],
         Discriminator(_choices_tag),
     ]
     """A list of values, or a mapping of names to dotted settings that the name stands for."""
@@ -181,6 +181,8 @@ class CategoricalParameter(Parameter):
     @model_validator(mode="after")
     def _distinct(self) -> Self:
         values = self.values
+        if not values:
+            raise ValueError(f"{self.name} has no choices")
         for index, value in enumerate(values):
             if any(same(value, other) for other in values[:index]):
                 raise ValueError(f"{self.name} has the choice {value!r} twice")
