@@ -3,8 +3,8 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from support import naive_metrics as naive
 
-from tests.evaluation import naive
 from vfsearch.evaluation import matching, retrieval, verification
 from vfsearch.evaluation.ranking import harmonic
 from vfsearch.evaluation.retrieval_device import rank_tile
@@ -60,7 +60,7 @@ def test_group_formula_is_the_mean_over_all_orders(items):
 
 def both_paths(probes, probe_identity, gallery_unit, gallery_identity, identities):
     gallery = retrieval.Gallery.of(gallery_unit, gallery_identity, identities)
-    fast = retrieval.retrieve(probes, probe_identity, gallery)
+    fast = retrieval.retrieve(probes, probe_identity, gallery).per_probe
     # The tensor path of GPUs, here on the CPU.
     scores = torch.from_numpy(probes) @ torch.from_numpy(gallery.columns).T
     tensor = rank_tile(scores, probe_identity, gallery, harmonic(len(gallery_unit)))
@@ -140,7 +140,7 @@ def test_positives_in_a_range_of_any_width(width):
     gallery = np.array([[1.0], [0.0], [1.0 / 3], [2.0 / 3]], np.float32) * np.float32(width)
     identity = np.array([0, 0, 1, 1])
     made = retrieval.Gallery.of(gallery, identity, 2)
-    result = retrieval.retrieve(np.ones((2, 1), np.float32), np.array([0, 1]), made)
+    result = retrieval.retrieve(np.ones((2, 1), np.float32), np.array([0, 1]), made).per_probe
     expected = [naive.group_ranking(gallery[:, 0], identity == k) for k in (0, 1)]
     np.testing.assert_allclose(result, expected, atol=1e-12)
 

@@ -45,7 +45,7 @@ class Decoded(Protocol):
     def voice_paths(self) -> Sequence[str]:
         """Path of each voice as in query lists."""
 
-    def voice(self, index: int) -> Int16[np.ndarray, " samples"]:
+    def voice(self, row: int, /) -> Int16[np.ndarray, " samples"]:
         """Samples of one voice, 16 kHz."""
 
 

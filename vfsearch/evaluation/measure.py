@@ -87,6 +87,8 @@ class Measured:
     resolved: Resolved
     outcome: Float64[np.ndarray, "queries columns"]
     """match: the credit; verify: the score; retrieval: the columns of ``ranking``."""
+    gallery_influence: Float64[np.ndarray, " ids"] | None = None
+    """Retrieval: derivative of mAP by the weight of each identity's gallery items."""
 
     def metrics(self) -> dict[str, float]:
         """The list's metrics, each under its key in the JSON document."""
@@ -100,9 +102,13 @@ class Measured:
 
 
 def measure(
-    resolved: Resolved, embeddings: Embeddings, *, device: torch.device | str = "cpu"
+    resolved: Resolved,
+    embeddings: Embeddings,
+    *,
+    influence: bool = False,
+    device: torch.device | str = "cpu",
 ) -> Measured:
-    """Score every query of a list.
+    """Score every query of a list; ``influence``: what intervals of mAP need, too.
 
     Raises:
         QueryError: paths of the list without embedding.
@@ -115,8 +121,12 @@ def measure(
         gallery = retrieval.Gallery.of(
             unit[candidates[0]], resolved.candidate[0], len(resolved.identities)
         )
-        outcome = retrieval.retrieve(unit[probes], resolved.probe, gallery, device=device)
-        return Measured(resolved=resolved, outcome=outcome)
+        ranked = retrieval.retrieve(
+            unit[probes], resolved.probe, gallery, influence=influence, device=device
+        )
+        return Measured(
+            resolved=resolved, outcome=ranked.per_probe, gallery_influence=ranked.influence
+        )
     scores = pair_scores(unit, probes, candidates, device=device)
     if queries.kind == "match":
         return Measured(resolved=resolved, outcome=matching.credits(scores)[:, None])

@@ -4,8 +4,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-from jaxtyping import Float32, Float64, Int32, Int64
-from torch import Tensor
+from jaxtyping import Float, Float32, Float64, Int32, Int64
 
 from vfsearch.evaluation.compiled import over_rows
 from vfsearch.evaluation.ranking import COLUMNS, harmonic
@@ -57,70 +56,113 @@ class Gallery:
         )
 
 
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Ranked:
+    """What every probe scored."""
+
+    per_probe: Float64[np.ndarray, "probes results"]
+    """Average precision, hit at 1, 5, 10, rank of the first positive."""
+    influence: Float64[np.ndarray, " ids"] | None
+    """Derivative of mAP by the weight of each identity's gallery items."""
+
+
 def retrieve(
     probes: Float32[np.ndarray, "probes dim"],
     probe_identity: Int64[np.ndarray, " probes"],
     gallery: Gallery,
     *,
+    influence: bool = False,
     device: torch.device | str = "cpu",
-) -> Float64[np.ndarray, "probes columns"]:
-    """Per probe: average precision, hit at 1, 5, 10, rank of the first positive.
+) -> Ranked:
+    """Rank the positives of every probe, in tiles of bounded memory.
 
-    All are expectations over a random order of tied items. Similarities are the float32 matrix
-    product of the unit vectors. Every probe's identity must be in the gallery.
+    All results are expectations over a random order of tied items. Similarities are the float32
+    matrix product of the unit vectors. Every probe's identity must be in the gallery.
 
     Args:
         probes: unit vectors.
         probe_identity: identity of each.
         gallery: of the other modality.
+        influence: compute the gallery's influence too.
         device: where the matrix product and the counting run.
     """
-    out = np.empty((len(probes), COLUMNS))
-    harmonics = harmonic(int(gallery.items.sum()))
+    ranker = _Ranker(gallery, len(probes), influence)
     on_cpu = torch.device(device).type == "cpu"
     columns = torch.from_numpy(gallery.columns).to(device)
     budget = TILE_BYTES if on_cpu else GPU_TILE_BYTES
     tile = max(1, min(len(probes), budget // (4 * len(columns))))
     buffer = torch.empty((tile, len(columns)), device=device)
-    plain = bool((gallery.items == 1).all())
     for start in range(0, len(probes), tile):
         rows = torch.from_numpy(probes[start : start + tile]).to(device)
         scores = torch.mm(rows, columns.T, out=buffer[: len(rows)])
         owner = probe_identity[start : start + tile]
-        into = out[start : start + tile]
-        if on_cpu:
-            _rank(scores, owner, gallery, plain, harmonics, into)
+        if on_cpu or influence:
+            ranker.add(start, scores.cpu().numpy(), owner)
         else:
-            into[:] = rank_tile(scores, owner, gallery, harmonics)
-    return out
+            ranked = rank_tile(scores, owner, gallery, ranker.harmonics)
+            ranker.out[start : start + tile] = ranked
+    return ranker.result()
 
 
-def _rank(
-    scores: Tensor,
-    owner: Int64[np.ndarray, " rows"],
+def rank_scores(
+    scores: Float[np.ndarray, "probes columns"],
+    probe_identity: Int64[np.ndarray, " probes"],
     gallery: Gallery,
-    plain: bool,
-    harmonics: Float64[np.ndarray, " terms"],
-    out: Float64[np.ndarray, "rows columns"],
-) -> None:
-    tile = scores.numpy()
+) -> Float64[np.ndarray, "probes results"]:
+    """The same results from given scores, one for each column of the gallery."""
+    ranker = _Ranker(gallery, len(scores), False)
+    ranker.add(0, scores.astype(np.float32), probe_identity)
+    return ranker.result().per_probe
 
-    def work(start: int, stop: int) -> None:
-        rank_rows(
-            tile,
-            start,
-            stop,
-            owner,
-            gallery.first,
-            gallery.positives,
-            gallery.copies,
-            gallery.items,
-            plain,
-            harmonics,
-            out,
-        )
 
-    over_rows(len(tile), work)
+class _Ranker:
+    """Collects results tile by tile on the CPU."""
+
+    def __init__(self, gallery: Gallery, probes: int, influence: bool) -> None:
+        self.gallery = gallery
+        self.harmonics = harmonic(int(gallery.items.sum()))
+        self.out = np.empty((probes, COLUMNS))
+        self._owner = np.repeat(np.arange(len(gallery.first) - 1), np.diff(gallery.first))
+        self._plain = bool((gallery.items == 1).all())
+        self._influence = np.zeros(len(gallery.first) - 1 if influence else 0)
+
+    def add(
+        self,
+        start: int,
+        scores: Float32[np.ndarray, "rows columns"],
+        owner: Int64[np.ndarray, " rows"],
+    ) -> None:
+        gallery = self.gallery
+        into = self.out[start : start + len(scores)]
+        parts: dict[int, Float64[np.ndarray, " ids"]] = {}
+
+        def work(first_row: int, stop: int) -> None:
+            parts[first_row] = np.zeros_like(self._influence)
+            rank_rows(
+                scores,
+                first_row,
+                stop,
+                owner,
+                gallery.first,
+                gallery.positives,
+                gallery.copies,
+                self._owner,
+                gallery.items,
+                self._plain,
+                self.harmonics,
+                into,
+                parts[first_row],
+            )
+
+        over_rows(len(scores), work)
+        # Added in the order of the rows, whichever thread was first.
+        for first_row in sorted(parts):
+            self._influence += parts[first_row]
+
+    def result(self) -> Ranked:
+        wanted = len(self._influence) > 0
+        influence = self._influence / len(self.out) if wanted else None
+        return Ranked(per_probe=self.out, influence=influence)
 
 
 def summary(per_probe: Float64[np.ndarray, "probes columns"]) -> dict[str, float]:
