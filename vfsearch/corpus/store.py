@@ -8,6 +8,7 @@ import hashlib
 import json
 import os
 import shutil
+import zipfile
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -22,7 +23,7 @@ from vfsearch.corpus.decoding import decode_face, decode_voice, voice_frames
 from vfsearch.corpus.layout import Identity, Split, SplitName, scan_split, split_hash
 from vfsearch.errors import CorpusError, UnusableSplitError
 
-FORMAT = 1
+FORMAT = 2
 Excluded = tuple[str, str]
 
 
@@ -75,7 +76,7 @@ def open_store(
         with FileLock(root / f"{folder.name}.lock"):
             if not folder.is_dir():
                 _build(config, split, folder, progress or (lambda _done, _all: None))
-    store = _map(folder, split, config.face_size)
+    store = _map(folder, split, config)
     _check_identities(store)
     return store
 
@@ -87,9 +88,17 @@ def _content_key(config: CorpusConfig, split: Split) -> str:
         (config.root / config.images, split.faces),
     ):
         base = os.fspath(root)
-        stats = [os.stat(f"{base}/{instance.path}") for instance in instances]  # noqa: PTH116
-        digest.update(np.array([(s.st_size, s.st_mtime_ns) for s in stats], np.int64).tobytes())
+        stats = [_size_and_time(f"{base}/{instance.path}") for instance in instances]
+        digest.update(np.array(stats, np.int64).tobytes())
     return digest.hexdigest()
+
+
+def _size_and_time(path: str) -> tuple[int, int]:
+    try:
+        found = os.stat(path)  # noqa: PTH116 - 220,000 of them: a Path for each costs a second
+    except OSError:
+        return -1, -1  # a link to nothing: decoding will say so
+    return found.st_size, found.st_mtime_ns
 
 
 def _build(
@@ -139,10 +148,10 @@ def _build(
         lengths=lengths,
     )
     excluded = [
-        (str(root / instance.path), reason)
-        for root, instances, side_ in (
-            (audio, split.voices, reasons[0]),
-            (images, split.faces, reasons[1]),
+        (kind, instance.path, reason)
+        for kind, instances, side_ in (
+            ("voice", split.voices, reasons[0]),
+            ("face", split.faces, reasons[1]),
         )
         for instance, reason in zip(instances, side_, strict=True)
         if reason is not None
@@ -158,15 +167,26 @@ def _fresh(path: Path, dtype: np.dtype, shape: tuple[int, ...]) -> np.memmap:
     return np.memmap(path, dtype=dtype, mode="w+", shape=shape)
 
 
-def _map(folder: Path, split: Split, side: int) -> Store:
+def _map(folder: Path, split: Split, config: CorpusConfig) -> Store:
+    side = config.face_size
+    # Relative in the store, so that a moved corpus names its files where they are now.
+    roots = {"voice": config.root / config.audio, "face": config.root / config.images}
     try:
-        with np.load(folder / "index.npz", allow_pickle=False) as index:
+        # numpy leaves a damaged archive open unless it is handed an open file.
+        with (
+            (folder / "index.npz").open("rb") as file,
+            np.load(file, allow_pickle=False) as index,
+        ):
             voice_rows, face_rows = index["voice_rows"], index["face_rows"]
             offsets, lengths = index["offsets"][voice_rows], index["lengths"][voice_rows]
-        excluded = json.loads((folder / "excluded.json").read_text(encoding="utf-8"))
+            total = index["lengths"].sum()
+        told = json.loads((folder / "excluded.json").read_text(encoding="utf-8"))
+        excluded = tuple((str(roots[kind] / path), str(reason)) for kind, path, reason in told)
         faces = _mapped(folder / "faces.u8", np.dtype(np.uint8)).reshape(-1, side, side, 3)
         samples = _mapped(folder / "voices.i16", np.dtype(np.int16))
-    except (OSError, ValueError, KeyError) as error:
+        if len(faces) != len(split.faces) or len(samples) != int(total):
+            raise ValueError("a file is cut short")
+    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
         raise CorpusError(
             f"{folder}: the decoded store is damaged ({error}); remove the folder, "
             "it is made again from the corpus"
@@ -187,7 +207,7 @@ def _map(folder: Path, split: Split, side: int) -> Store:
         voice_lengths=lengths,
         voice_identity=np.array([voice.identity for voice in voices], np.int64),
         voice_paths=[voice.path for voice in voices],
-        excluded=tuple((path, reason) for path, reason in excluded),
+        excluded=excluded,
     )
 
 
