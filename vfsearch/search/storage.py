@@ -23,12 +23,13 @@ def study_url(name: str, url: str | None) -> str:
     return f"postgresql+psycopg://{rest}" if separator and prefix == "postgresql" else url
 
 
-def open_storage(url: str, *, create: bool) -> RDBStorage:
+def open_storage(url: str, *, create: bool, pooled: bool = True) -> RDBStorage:
     """Open a database of studies.
 
     Args:
         url: ``sqlite:///FILE`` or ``postgresql://...``.
         create: Make a missing SQLite file.
+        pooled: Keep connections open between calls; the engine must then be disposed of.
 
     Raises:
         SweepError: there is none, or it cannot be reached or read.
@@ -36,14 +37,14 @@ def open_storage(url: str, *, create: bool) -> RDBStorage:
     shown = sa.make_url(url).render_as_string(hide_password=True)
     try:
         if sa.make_url(url).get_backend_name() == "sqlite":
-            return _sqlite(url, create=create)
-        return _server(url)
+            return _sqlite(url, create=create, pooled=pooled)
+        return _server(url, pooled=pooled)
     except (sa.exc.SQLAlchemyError, sqlite3.Error, StorageInternalError, OSError) as error:
         detail = str(getattr(error, "orig", None) or error).strip().splitlines()[0]
         raise SweepError(f"the study's database {shown} cannot be opened: {detail}") from None
 
 
-def _sqlite(url: str, *, create: bool) -> RDBStorage:
+def _sqlite(url: str, *, create: bool, pooled: bool) -> RDBStorage:
     file = Path(sa.make_url(url).database or "")
     if not file.is_file():
         if not create:
@@ -56,7 +57,7 @@ def _sqlite(url: str, *, create: bool) -> RDBStorage:
             connection.execute("PRAGMA journal_mode=WAL")
         finally:
             connection.close()
-        return RDBStorage(url, engine_kwargs={"connect_args": {"timeout": BUSY_SECONDS}})
+        return _storage(url, {"timeout": BUSY_SECONDS}, pooled=pooled)
 
 
 @retry(
@@ -66,8 +67,10 @@ def _sqlite(url: str, *, create: bool) -> RDBStorage:
     wait=wait_random(0.2, 1.0),
     reraise=True,
 )
-def _server(url: str) -> RDBStorage:
-    return RDBStorage(
-        url,
-        engine_kwargs={"pool_pre_ping": True, "connect_args": {"connect_timeout": 10}},
-    )
+def _server(url: str, *, pooled: bool) -> RDBStorage:
+    return _storage(url, {"connect_timeout": 10}, pooled=pooled)
+
+
+def _storage(url: str, connect: dict[str, int], *, pooled: bool) -> RDBStorage:
+    pool = {"pool_pre_ping": True} if pooled else {"poolclass": sa.NullPool}
+    return RDBStorage(url, engine_kwargs={"connect_args": connect, **pool})

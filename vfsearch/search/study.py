@@ -63,12 +63,11 @@ def read_sweep(name: str, storage: str | None = None) -> tuple[SweepConfig, optu
     Raises:
         SweepError: there is none.
     """
-    opened = open_storage(study_url(name, storage), create=False)
+    opened = open_storage(study_url(name, storage), create=False, pooled=False)
     try:
         study = optuna.load_study(study_name=name, storage=opened)
         return SweepConfig.model_validate(study.user_attrs[records.SWEEP]), study
     except KeyError:
-        opened.engine.dispose()
         raise SweepError(f"there is no sweep {name} in its database") from None
 
 
