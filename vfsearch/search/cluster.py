@@ -6,6 +6,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from tenacity import retry, retry_if_exception_message, stop_after_attempt
+
 from vfsearch.config import home
 from vfsearch.errors import SweepError
 
@@ -66,10 +68,10 @@ def connected(address: str | None = None) -> Iterator[list[dict[str, float]]]:
     else:
         settings["address"] = address
     try:
-        ray.init(**settings)
-    except (ConnectionError, RuntimeError, OSError, ValueError) as error:
+        _initialise(settings)
+    except Exception as error:  # bare ones too: Ray raises them when its node starts too slowly
         where = "Ray does not start on this machine" if address is None else f"Ray at {address}"
-        raise SweepError(f"{where}: {str(error).strip().splitlines()[0]}") from None
+        raise SweepError(f"{where}: {str(error).strip().partition(chr(10))[0]}") from None
     _protect_token()
     try:
         yield _nodes()
@@ -77,10 +79,27 @@ def connected(address: str | None = None) -> Iterator[list[dict[str, float]]]:
         ray.shutdown()
 
 
+@retry(
+    stop=stop_after_attempt(3),
+    retry=retry_if_exception_message(match="The current node timed out"),
+    reraise=True,
+)
+def _initialise(settings: dict[str, Any]) -> None:
+    """Start or reach Ray; a machine under load may need more than the 30 s that Ray allows."""
+    import ray
+
+    try:
+        ray.init(**settings)
+    except BaseException:
+        ray.shutdown()
+        raise
+
+
 def _nodes() -> list[dict[str, float]]:
     import ray
 
-    return [node["Resources"] for node in ray.nodes() if node["Alive"]]
+    nodes: list[dict[str, Any]] = ray.nodes()  # type: ignore[no-untyped-call]
+    return [node["Resources"] for node in nodes if node["Alive"]]
 
 
 def _protect_token() -> None:

@@ -9,6 +9,7 @@ costs a new start of the group, because other ranks may hang in a collective; a 
 ends the *group*, and the order is given to the next one, which resumes from the last checkpoint.
 """
 
+import contextlib
 import threading
 import time
 from dataclasses import replace
@@ -39,7 +40,7 @@ class WorkerGroup:
         self.shape = shape
         self._storage = storage
         self._max_retries = 0
-        self._mailbox: Any = ray.remote(num_cpus=0, max_concurrency=1000)(Mailbox).remote()
+        self._mailbox: Any = ray.remote(Mailbox).options(num_cpus=0, max_concurrency=1000).remote()
         self._generation = 0
         self._retries = 0
         self._spoilt = False
@@ -168,12 +169,10 @@ def _fit(shape: GroupShape, storage: Path, mailbox: Any, generation: int) -> Non
     error: str | None = None
     try:
         trainer.fit()
-    except Exception as caught:  # noqa: BLE001 - whatever ended the group is told to its owner
+    except Exception as caught:
         error = _first_line(caught)
-    try:
+    with contextlib.suppress(ray.exceptions.RayError):  # the owner closed the mailbox, and knows
         ray.get(mailbox.gone.remote(generation, error))
-    except ray.exceptions.RayError:
-        pass  # the owner closed the mailbox, and knows
 
 
 def _first_line(error: BaseException) -> str:

@@ -48,6 +48,8 @@ class Ledger:
     """GPUs of one trial."""
     dispatch: Callable[[Asked], dict[str, Any]]
     """Makes the Tune configuration of a trial."""
+    facts: Callable[[int], Mapping[str, Any]]
+    """What else the study should know of a trial that ends, like its run's id."""
     watcher: Watcher
     interrupted: bool = False
     error: BaseException | None = None
@@ -90,6 +92,7 @@ class Ledger:
             verdict = self.study.should_prune(asked.number, asked.epoch)
             if not verdict.prune:
                 return asked
+            self.study.note(asked.number, **self.facts(asked.number))
             self.watcher.ended(self.study.prune(asked.number, asked.epoch, verdict.reason))
         running = sum(time.monotonic() - live.since for live in self._live.values())
         gpu_seconds = self.gpus * (sum(self._spent.values()) + running)
@@ -127,7 +130,8 @@ class Ledger:
             return
         self._note_time(live)
         result = result or {}
-        self.study.note(live.number, retries=int(result.get("retries", 0)))
+        retries = int(result.get("retries", 0))
+        self.study.note(live.number, retries=retries, **self.facts(live.number))
         self.watcher.ended(self._tell(live, result, lost=lost))
 
     def interrupt(self) -> None:
@@ -135,7 +139,13 @@ class Ledger:
         self.interrupted = True
 
     def settle(self) -> None:
-        """After Tune is gone: keep the time of the trials that did not end."""
+        """After Tune is gone: raise what stopped it, keep the time of trials that did not end.
+
+        Raises:
+            Exception: what the study raised while Tune was running.
+        """
+        if self.error is not None:
+            raise self.error
         for live in self._live.values():
             self._note_time(live)
         self._live.clear()

@@ -10,6 +10,9 @@ import asyncio
 from dataclasses import dataclass
 from typing import Any, Literal
 
+TRAINING = "vfsearch.search.performer:TrainTrial"
+"""Who performs orders, unless a test says otherwise."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class Order:
@@ -21,10 +24,10 @@ class Order:
     """The resolved run, as JSON (`RunConfig.model_dump(mode="json")`), with absolute paths."""
     out: str
     """Folder of the trial, absolute; seen by every worker."""
-    task: str = "vfsearch.search.task:train_trial"
-    """What the workers call for the order, as ``module:function``."""
+    performer: str = TRAINING
+    """Who performs the order in the workers, as ``module:class`` (see `serve.Performer`)."""
     extra: dict[str, Any]
-    """What the task needs besides the run: where it is tracked and under which name."""
+    """What the performer needs besides the run: where it is tracked and under which name."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -54,7 +57,7 @@ class Finished:
     kind: Literal["completed", "stopped", "failed"]
     reason: str | None
     summary: dict[str, Any]
-    """What the task returned."""
+    """What the performer returned."""
     retries: int = 0
     """How often the workers were lost in this order."""
     spoilt: bool = False
@@ -173,11 +176,11 @@ class Mailbox:
         self._events.put_nowait(Report(ticket=self._ticket, epoch=epoch, metrics=metrics))
         return await future
 
-    async def ended(self, generation: int, sequence: int, ended: Finished) -> None:
+    async def finished(self, generation: int, sequence: int, finished: Finished) -> None:
         """Hand in the end of the order; only the first counts."""
         if self._is_current(generation, sequence):
             self._order = None
-            self._events.put_nowait(ended)
+            self._events.put_nowait(finished)
 
     def _is_current(self, generation: int, sequence: int) -> bool:
         return (

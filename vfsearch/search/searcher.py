@@ -24,25 +24,19 @@ class _OverLedger:
     def _guard(self, action: Callable[[], T], otherwise: T) -> T:
         try:
             return action()
-        except Exception as error:  # noqa: BLE001 - raised again by the driver, after the clean-up
+        except Exception as error:
             self._ledger.error = self._ledger.error or error
             return otherwise
 
 
-class StudySearcher(_OverLedger, Searcher):  # type: ignore[misc]
+class StudySearcher(_OverLedger, Searcher):
     """Proposes what the study asks."""
 
     def __init__(self, ledger: Ledger) -> None:
         super().__init__(metric=None, mode=None)
         self._ledger = ledger
 
-    def set_search_properties(
-        self, metric: str | None, mode: str | None, config: dict[str, Any], **spec: Any
-    ) -> bool:
-        """Accept whatever Tune says: the study knows its objectives."""
-        return True
-
-    def suggest(self, trial_id: str) -> dict[str, Any] | str | None:
+    def suggest(self, trial_id: str) -> Any:
         """Return the next trial's configuration, None while all slots are taken, or FINISHED."""
         if not self._ledger.over and self._ledger.full:
             return None
@@ -67,27 +61,27 @@ class StudySearcher(_OverLedger, Searcher):  # type: ignore[misc]
         """Restore nothing: a resumed sweep is a new Tuner over the same study."""
 
 
-class StudyScheduler(_OverLedger, FIFOScheduler):  # type: ignore[misc]
+class StudyScheduler(_OverLedger, FIFOScheduler):
     """Reports every epoch to the study and stops what the study prunes."""
 
     def __init__(self, ledger: Ledger) -> None:
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]
         self._ledger = ledger
 
-    def on_trial_result(self, tune_controller: Any, trial: Trial, result: dict[str, Any]) -> str:
+    def on_trial_result(self, _controller: Any, trial: Trial, result: dict[str, Any]) -> str:
         """Return Tune's STOP or CONTINUE."""
         stop = self._guard(lambda: self._ledger.result(trial.trial_id, result), True)
         decision: str = TrialScheduler.STOP if stop else TrialScheduler.CONTINUE
         return decision
 
 
-class WhenInterrupted(_OverLedger, Stopper):  # type: ignore[misc]
+class WhenInterrupted(_OverLedger, Stopper):
     """Ends the sweep at the next turn of Tune's loop after an interrupt or an error."""
 
     def __init__(self, ledger: Ledger) -> None:
         self._ledger = ledger
 
-    def __call__(self, trial_id: str, result: dict[str, Any]) -> bool:
+    def __call__(self, _trial_id: str, _result: dict[str, Any]) -> bool:
         """Stop no single trial: that is the scheduler's."""
         return False
 

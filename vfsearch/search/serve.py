@@ -1,19 +1,40 @@
 """What runs on every worker: take an order, perform it, say how it ended, take the next."""
 
+import contextlib
 import importlib
 import traceback
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import ray
 
+from vfsearch.errors import ConfigError, TrainingDiverged
 from vfsearch.search.mailbox import Finished, Task
 
 Reply = Callable[[int, dict[str, float]], bool]
 """(epoch, metrics) -> go on; called on rank 0 only, waits for the sweep's decision."""
-Perform = Callable[[Task, Reply, int], dict[str, Any]]
-"""(task, reply, rank) -> summary, with ``stopped: True`` if a reply ended it."""
+
+_SYMMETRIC = (TrainingDiverged, ConfigError)
+"""Errors that every rank raises at the same point: no rank is left waiting for another."""
+
+
+class Performer(Protocol):
+    """Performs orders on one worker; made once, so it can keep what the next order needs."""
+
+    def __init__(self, rank: int) -> None: ...
+
+    def perform(self, task: Task, reply: Reply) -> dict[str, Any]:
+        """Do the order; returns a summary with ``stopped: True`` if a reply ended it."""
+        ...
+
+    def failed(self, task: Task, reason: str) -> None:
+        """Take note that `perform` raised; must not raise."""
+        ...
+
+    def close(self) -> None:
+        """The worker goes home."""
+        ...
 
 
 def serve_trials(setting: dict[str, Any]) -> None:
@@ -22,48 +43,55 @@ def serve_trials(setting: dict[str, Any]) -> None:
 
     mailbox, generation = setting["mailbox"], setting["generation"]
     rank = get_context().get_world_rank()
+    performers: dict[str, Performer] = {}
     ray.get(mailbox.enter.remote(generation, ray.get_runtime_context().current_actor))
     done = 0
     while (task := ray.get(mailbox.take.remote(generation, done))) is not None:
         done = task.sequence
-        ended = _perform(task, mailbox, generation, rank)
-        if rank == 0 or ended.kind == "failed":
-            ray.get(mailbox.ended.remote(generation, task.sequence, ended))
+        name = task.order.performer
+        try:
+            if name not in performers:
+                performers[name] = _load(name)(rank)
+            finished = _perform(performers[name], task, mailbox, generation)
+        except Exception as error:
+            if not is_broken_link(error):  # a lost peer ends the group, not the order
+                finished = _failure(error, task, rank)
+                if name in performers:
+                    performers[name].failed(task, finished.reason or "")
+                ray.get(mailbox.finished.remote(generation, task.sequence, finished))
+            if not isinstance(error, _SYMMETRIC):
+                raise  # other ranks may wait for this one in a collective: start afresh
+        else:
+            if rank == 0:
+                ray.get(mailbox.finished.remote(generation, task.sequence, finished))
+    for performer in performers.values():
+        performer.close()
 
 
-def _perform(task: Task, mailbox: Any, generation: int, rank: int) -> Finished:
+def _perform(performer: Performer, task: Task, mailbox: Any, generation: int) -> Finished:
     def reply(epoch: int, metrics: dict[str, float]) -> bool:
         go_on = ray.get(mailbox.report.remote(generation, task.sequence, epoch, metrics))
         return bool(go_on)
 
-    try:
-        summary = _load(task.order.task)(task, reply, rank)
-    except Exception as error:
-        if is_broken_link(error):
-            raise  # a peer is gone: the owner restarts the group, and the order goes on
-        _keep_traceback(Path(task.order.out), rank)
-        spoilt = not getattr(error, "on_every_rank", False)
-        ended = Finished(kind="failed", reason=explain(error), summary={}, spoilt=spoilt)
-        if spoilt:  # other ranks may wait for this one in a collective: start afresh
-            ray.get(mailbox.ended.remote(generation, task.sequence, ended))
-            raise
-        return ended
-    kind = "stopped" if summary.get("stopped") else "completed"
-    return Finished(kind=kind, reason=None, summary=summary)
+    summary = performer.perform(task, reply)
+    if summary.get("stopped"):
+        return Finished(kind="stopped", reason=None, summary=summary)
+    return Finished(kind="completed", reason=None, summary=summary)
 
 
-def _load(name: str) -> Perform:
-    module, _, function = name.partition(":")
-    perform: Perform = vars(importlib.import_module(module))[function]
-    return perform
-
-
-def _keep_traceback(out: Path, rank: int) -> None:
-    try:
+def _failure(error: Exception, task: Task, rank: int) -> Finished:
+    out = Path(task.order.out)
+    with contextlib.suppress(OSError):  # a full disk must not hide the reason itself
         out.mkdir(parents=True, exist_ok=True)
         (out / f"error-rank{rank}.txt").write_text(traceback.format_exc(), encoding="utf-8")
-    except OSError:
-        pass  # the reason itself is told; a full disk must not hide it
+    spoilt = not isinstance(error, _SYMMETRIC)
+    return Finished(kind="failed", reason=explain(error), summary={}, spoilt=spoilt)
+
+
+def _load(name: str) -> type[Performer]:
+    module, _, attribute = name.partition(":")
+    performer: type[Performer] = vars(importlib.import_module(module))[attribute]
+    return performer
 
 
 def is_out_of_memory(error: BaseException) -> bool:
@@ -78,7 +106,7 @@ def is_out_of_memory(error: BaseException) -> bool:
 
 
 def is_broken_link(error: BaseException) -> bool:
-    """Whether the error only says that another rank is gone (gloo and NCCL, torch 2.11-2.14)."""
+    """Whether the error only says that another process is gone (gloo and NCCL, torch 2.11+)."""
     import torch.distributed
 
     return isinstance(error, torch.distributed.DistError | ray.exceptions.RayError) or (

@@ -17,7 +17,7 @@ from vfsearch.search.mailbox import Finished, Order, Report
 from vfsearch.search.resources import GroupShape
 
 
-class SweepTrial(Trainable):  # type: ignore[misc]
+class SweepTrial(Trainable):
     """Owns a worker group; every step is one epoch, or the end of the trial."""
 
     def setup(self, config: dict[str, Any]) -> None:

@@ -131,6 +131,10 @@ class TrialLog:
 
         self._guarded(entries)
 
+    def end(self, status: Status) -> None:
+        """Note how the run ended, at once and locally; ``close(None)`` then sends it."""
+        self._append({"kind": "status", "status": status})
+
     def close(self, status: Status | None = "FINISHED", timeout: float = 60.0) -> bool:
         """End the run and send the rest for at most ``timeout`` seconds.
 
@@ -138,7 +142,7 @@ class TrialLog:
         the servers have everything; if not, ``vfsearch sync`` sends it later.
         """
         if status is not None:
-            self._append({"kind": "status", "status": status})
+            self.end(status)
         return self._sender.close(timeout)
 
     def _append(self, *entries: Entry) -> None:

@@ -1,6 +1,6 @@
 """A sweep in a process of its own, for tests that kill or interrupt it: prints one JSON line each.
 
-Usage: drive.py SWEEP.json [--resume] [--cold] [--task MODULE:FUNCTION]
+Usage: engine_drive.py SWEEP.json [--resume] [--cold] [--performer MODULE:CLASS]
 """
 
 import json
@@ -35,8 +35,10 @@ def say(kind: str, **facts: Any) -> None:
 
 def main() -> None:
     config = SweepConfig.model_validate(json.loads(Path(sys.argv[1]).read_text()))
-    task = sys.argv[sys.argv.index("--task") + 1] if "--task" in sys.argv else "tasks:curve"
-    mode = Mode(warm="--cold" not in sys.argv, task=task)
+    performer = "support.engine_tasks:Curve"
+    if "--performer" in sys.argv:
+        performer = sys.argv[sys.argv.index("--performer") + 1]
+    mode = Mode(warm="--cold" not in sys.argv, performer=performer)
     try:
         outcome = run_sweep(config, resume="--resume" in sys.argv, watcher=Lines(), mode=mode)
     except VfsearchError as error:

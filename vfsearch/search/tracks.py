@@ -1,0 +1,134 @@
+"""How a sweep is tracked: one run for the sweep, one below it per trial.
+
+Rank 0 of the workers logs the trials (`performer`); the driver logs the sweep, makes the trials'
+runs in the background, so that the study knows their ids, and sends what dead workers left.
+"""
+
+from collections.abc import Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import yaml
+from pydantic import TypeAdapter
+
+from vfsearch.config import home
+from vfsearch.errors import TrackingError
+from vfsearch.search.definition import SweepConfig
+from vfsearch.search.identity import definition
+from vfsearch.search.records import Asked
+from vfsearch.tracking.connection import Connection
+from vfsearch.tracking.runs import RunKey, Status, ensure_run, with_log10
+from vfsearch.tracking.sync import sync
+from vfsearch.tracking.trial_log import TrialLog, spool_root
+
+_CONNECTION = TypeAdapter(Connection)
+_PATIENCE = 10.0
+"""Seconds that the end of a trial waits for the id of its run."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Tracked:
+    """Where and as what an order is logged; travels with it as plain JSON."""
+
+    connection: Connection
+    key: RunKey
+    spool: Path
+    """See `spool_root`."""
+    params: Mapping[str, object] = field(default_factory=dict)
+    """What is searched, and nothing else: constants would hide it in MLflow's comparison."""
+    tags: Mapping[str, str] = field(default_factory=dict)
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain values."""
+        return {
+            "connection": _CONNECTION.dump_python(self.connection, mode="json"),
+            "key": self.key.to_json(),
+            "spool": str(self.spool),
+            "params": dict(self.params),
+            "tags": dict(self.tags),
+        }
+
+    @classmethod
+    def from_json(cls, data: Mapping[str, Any]) -> "Tracked":
+        """Inverse of `to_json`."""
+        return cls(
+            connection=_CONNECTION.validate_python(data["connection"]),
+            key=RunKey.from_json(data["key"]),
+            spool=Path(data["spool"]),
+            params=data["params"],
+            tags=data["tags"],
+        )
+
+
+class SweepTracks:
+    """The runs of one sweep, as its driver sees them."""
+
+    def __init__(self, connection: Connection, config: SweepConfig) -> None:
+        """Begin, or continue, the sweep's run."""
+        self.connection = connection
+        self._config = config
+        self._spool = spool_root(home(), connection.experiment)
+        self._key = RunKey(sweep=config.name)
+        self._log = TrialLog.open(connection, self._key, self._spool)
+        self._pool = ThreadPoolExecutor(max_workers=1, thread_name_prefix="make-runs")
+        self._runs: dict[int, Future[str]] = {}
+        self._own = self._pool.submit(ensure_run, connection, self._key)
+        self._log_scaled = {
+            name for name, spec in config.parameters.items() if getattr(spec, "log", False)
+        }
+
+    def trial(self, asked: Asked) -> Tracked:
+        """Make a trial's run in the background; returns what its workers need."""
+        key = RunKey(sweep=self._config.name, trial=asked.number)
+        self._runs[asked.number] = self._pool.submit(ensure_run, self.connection, key)
+        return Tracked(
+            connection=self.connection,
+            key=key,
+            spool=self._spool,
+            params=with_log10(asked.params, self._log_scaled),
+            tags={"vfsearch.seed": str(asked.seed)},
+        )
+
+    def facts(self, number: int) -> dict[str, Any]:
+        """What the study notes of a trial that ends; nothing while the server is away."""
+        future = self._runs.pop(number, None)
+        if future is None:
+            key = RunKey(sweep=self._config.name, trial=number)
+            future = self._pool.submit(ensure_run, self.connection, key)
+        run_id = _value(future)
+        return {} if run_id is None else {"mlflow_run_id": run_id}
+
+    @property
+    def sweep_run_id(self) -> str | None:
+        """The run of the sweep; None while the server is away."""
+        return _value(self._own)
+
+    def log_definition(self, folder: Path) -> None:
+        """Log the sweep's definition, and keep it in the sweep's folder."""
+        folder.mkdir(parents=True, exist_ok=True)
+        path = folder / "sweep.yaml"
+        text = yaml.safe_dump(definition(self._config), sort_keys=False)
+        path.write_text(text, encoding="utf-8")
+        self._log.artifact(path, "sweep.yaml")
+
+    def close(self, status: Status) -> tuple[str, ...]:
+        """End the sweep's run and send what is left; returns the runs that could not be sent.
+
+        Runs of trials that nobody works on any more are ended as killed, except that those of an
+        interrupted sweep stay open: they go on with it.
+        """
+        self._pool.shutdown(wait=True, cancel_futures=True)
+        own = () if self._log.close(status) else (self._key.name,)
+        orphans: Status | None = "KILLED" if status == "FINISHED" else None
+        name = self._config.name
+        report = sync(self._spool, self.connection, sweep=name, status=orphans)
+        return own + tuple(run for run, _ in report.failed)
+
+
+def _value(future: "Future[str]") -> str | None:
+    try:
+        return future.result(timeout=_PATIENCE)
+    except (TrackingError, TimeoutError):
+        return None
