@@ -147,6 +147,11 @@ def parse_state(content: bytes, where: object) -> CheckpointState:
         ) from None
 
 
+def read_state(folder: Path) -> CheckpointState:
+    """Validated ``state.json`` of a checkpoint folder; errors as `parse_state` and `read_file`."""
+    return parse_state(read_file(folder, STATE), folder / STATE)
+
+
 def parse_tensors(content: bytes, where: object) -> dict[str, Tensor]:
     """Tensors of a safetensors file.
 
@@ -179,7 +184,7 @@ def load_model(folder: Path, device: torch.device) -> tuple[AlignmentModel, RunC
     Raises:
         CheckpointError: anything but a whole checkpoint of this format.
     """
-    state = parse_state(read_file(folder, STATE), folder / STATE)
+    state = read_state(folder)
     settings = state.config.model
     model = build_model(
         # Pretrained files are not needed again: the checkpoint holds every weight.

@@ -1,0 +1,187 @@
+"""``vfsearch sweep`` and what one asks of a sweep afterwards."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+if TYPE_CHECKING:
+    from vfsearch.search.definition import SweepConfig
+
+SweepName = Annotated[str, typer.Argument(help="Name of a sweep.")]
+
+
+def register(app: typer.Typer) -> None:
+    """Add the commands of this file."""
+    app.command(epilog="Example: vfsearch sweep search_spaces/demo.yaml --name first --trials 20")(
+        sweep
+    )
+    app.command(epilog="Example: vfsearch trials demo --json")(trials)
+    app.command(epilog="Example: vfsearch report demo --out report.html")(report)
+    app.command(epilog="Example: vfsearch ui demo")(ui)
+    app.command(epilog="Example: vfsearch sync")(sync)
+
+
+def sweep(
+    file: Annotated[Path, typer.Argument(help="Search space (YAML).")],
+    name: Annotated[
+        str | None, typer.Option(help="Name of the sweep; default: the file's.")
+    ] = None,
+    trials: Annotated[int | None, typer.Option(help="Trials in all.")] = None,
+    workers_per_trial: Annotated[int | None, typer.Option(help="Data-parallel workers.")] = None,
+    resume: Annotated[bool, typer.Option("--resume", help="Continue or extend the sweep.")] = False,
+    set_: Annotated[list[str] | None, typer.Option("--set", help="KEY=VALUE override.")] = None,
+    cold: Annotated[bool, typer.Option("--cold", help="New worker processes per trial.")] = False,
+    address: Annotated[str | None, typer.Option(help="Ray cluster; default: this machine.")] = None,
+) -> None:
+    """Search: Ray Tune executes, Optuna decides, one durable study holds the truth."""
+    from vfsearch.cli.show import console
+    from vfsearch.search.loading import load_sweep
+
+    overrides = list(set_ or [])
+    for key, value in (
+        ("name", name),
+        ("budget.trials", trials),
+        ("workers.count", workers_per_trial),
+    ):
+        if value is not None:
+            overrides.append(f"{key}={value}")
+    config = load_sweep(file, overrides)
+    run(config, resume=resume, cold=cold, address=address)
+    leaderboard(config.name)
+    console.print(
+        f"next: vfsearch report {config.name}, vfsearch ui {config.name}, "
+        f"vfsearch promote {config.name}"
+    )
+
+
+def run(
+    config: "SweepConfig", *, resume: bool, cold: bool = False, address: str | None = None
+) -> None:
+    """Run a sweep with its progress on the terminal (also a step of the demo)."""
+    from vfsearch.cli.live import screen
+    from vfsearch.cli.show import console
+    from vfsearch.search.sweep import Mode, run_sweep
+
+    with screen(config) as watcher:
+        outcome = run_sweep(
+            config, resume=resume, watcher=watcher, mode=Mode(address=address, warm=not cold)
+        )
+    console.print(f"sweep {outcome.name} ended: {outcome.stop_reason}")
+
+
+def leaderboard(name: str, top: int = 20) -> None:
+    """Print the trials of a sweep, best first."""
+    from vfsearch.cli.live import brief
+    from vfsearch.cli.show import console, number, seconds, table
+    from vfsearch.search.analysis import trials_table
+    from vfsearch.search.results import ranked
+    from vfsearch.search.study import read_sweep
+
+    config, study = read_sweep(name)
+    rows = ranked(trials_table(study), config)
+    params = list(config.parameters)
+    metrics = [objective.metric for objective in config.objectives]
+    columns = [">trial", "state", *(f">{metric}" for metric in metrics)]
+    columns += [*(f">{param}" for param in params), ">epochs", ">time", ">retries"]
+    cells = [
+        (
+            f"t{row.number:03d}",
+            row.state,
+            *(number(value) for value in (row.reached or [None] * len(metrics))),
+            *(brief(row.params[param]) if param in row.params else "" for param in params),
+            row.epochs,
+            seconds(row.seconds) if row.seconds is not None else "",
+            row.retries or "",
+        )
+        for row in rows[:top]
+    ]
+    more = f" (the best {top} of {len(rows)})" if len(rows) > top else ""
+    console.print(table(f"sweep {name}{more}", columns, cells))
+
+
+def trials(
+    sweep: SweepName,
+    json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+    storage: Annotated[str | None, typer.Option(help="URL of the study's database.")] = None,
+) -> None:
+    """Every trial: state, parameters, values, epochs, run, seconds, retries, reason."""
+    from vfsearch.cli.show import console
+    from vfsearch.search.analysis import to_document, trials_table
+    from vfsearch.search.study import read_sweep
+
+    if not json:
+        leaderboard(sweep, top=1_000_000)
+        return
+    import json as json_module
+
+    document = to_document(trials_table(read_sweep(sweep, storage)[1]))
+    console.print(json_module.dumps(document, indent=2), soft_wrap=True, markup=False)
+
+
+def report(
+    sweep: SweepName,
+    out: Annotated[Path | None, typer.Option(help="HTML file; default: report-SWEEP.html.")] = None,
+    dollars_per_gpu_hour: Annotated[float | None, typer.Option(help="For the cost.")] = None,
+) -> None:
+    """One self-contained page: leaderboard, history, importance, what pruning saved, costs."""
+    from vfsearch.cli.show import console
+    from vfsearch.search.report import ReportExtras, write_report
+    from vfsearch.search.study import read_sweep
+
+    config, study = read_sweep(sweep)
+    page = write_report(
+        study,
+        out or Path(f"report-{sweep}.html"),
+        ReportExtras(
+            dollars_per_gpu_hour=dollars_per_gpu_hour, gpus_per_trial=config.base.workers.count
+        ),
+    )
+    console.print(f"{page}", soft_wrap=True)
+
+
+def ui(
+    sweep: SweepName,
+    browser: Annotated[bool, typer.Option(help="Open it in a browser too.")] = True,
+) -> None:
+    """Print (and open) the comparison of the sweep's trials in MLflow."""
+    from vfsearch.cli.show import console
+
+    url = link(sweep)
+    console.print(url, soft_wrap=True)
+    if browser:
+        typer.launch(url)
+
+
+def link(sweep: str) -> str:
+    """Prepare the comparison in MLflow and return its address."""
+    from vfsearch.search.results import comparison_view
+    from vfsearch.search.study import read_sweep
+    from vfsearch.tracking.connection import connect
+    from vfsearch.tracking.view import prepare_view
+
+    config, _ = read_sweep(sweep)
+    return prepare_view(connect(config.base.tracking), comparison_view(config))
+
+
+def sync(
+    sweep: Annotated[str | None, typer.Option(help="Only this sweep's runs.")] = None,
+) -> None:
+    """Send what an earlier, killed process left; close its runs. Exit code 5 if some is left."""
+    from vfsearch.cli.show import console
+    from vfsearch.config import TrackingConfig, home
+    from vfsearch.tracking.connection import connect
+    from vfsearch.tracking.sync import sync as send
+    from vfsearch.tracking.trial_log import spool_root
+
+    with console.status("sending") as line:
+        done = send(
+            spool_root(home()), connect(TrackingConfig()), sweep=sweep, progress=line.update
+        )
+    console.print(
+        f"{len(done.sent)} runs sent ({done.rows:,} rows, {done.files} files), "
+        f"{len(done.closed)} closed, {len(done.live)} left to their live process"
+    )
+    for name, why in done.failed:
+        console.print(f"{name}: {why}", soft_wrap=True)
+    raise typer.Exit(5 if done.failed else 0)
