@@ -22,7 +22,7 @@ from vfsearch.corpus.strata import Stratum
 from vfsearch.evaluation.embed import embed_split
 from vfsearch.evaluation.embeddings import Embeddings
 from vfsearch.evaluation.epoch import first_instances, metric_keys
-from vfsearch.evaluation.evaluate import ListResult, Scores, evaluate_lists
+from vfsearch.evaluation.evaluate import ListResult, evaluate_lists
 from vfsearch.registry.evidence import Figure
 from vfsearch.training.checkpoint import MODEL, STATE, load_model, parse_state, read_file
 
@@ -128,7 +128,7 @@ def assess(
         notes += made.notes
     settings: EvaluationConfig = config.evaluation
     embeddings = embed_split(model, store, settings, device=where, voices=voices, faces=faces)
-    truth = bayes_scores_of(corpus.root, store)
+    truth = Truth.load(corpus.root)
     results = evaluate_lists(
         embeddings,
         lists,
@@ -187,24 +187,6 @@ def dataset_hash(split_hash: str, lists: Sequence[QueryList]) -> str:
             digest.update("\n".join(paths).encode())
             digest.update(np.ascontiguousarray(rows, np.int32).tobytes())
     return digest.hexdigest()[:16]
-
-
-def bayes_scores_of(corpus: Path, store: Store) -> Scores | None:
-    """Bayes-optimal scores of the split's identities; ``None`` for a corpus without known truth.
-
-    Raises:
-        CorpusError: the file of the truth is damaged.
-    """
-    truth = Truth.load(corpus)
-    if truth is None:
-        return None
-    voices = {name: row for row, name in enumerate(truth.voice_ids)}
-    faces = {name: row for row, name in enumerate(truth.face_ids)}
-    if any(who.voice_id not in voices or who.face_id not in faces for who in store.identities):
-        return None
-    rows = [voices[who.voice_id] for who in store.identities]
-    columns = [faces[who.face_id] for who in store.identities]
-    return truth.scores()[np.ix_(rows, columns)]
 
 
 def _figures(

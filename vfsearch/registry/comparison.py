@@ -1,7 +1,8 @@
 """Candidate against champion: the same queries, the same resampled identities."""
 
-from vfsearch.evaluation.bootstrap import draw, intervals, replicates
-from vfsearch.evaluation.measure import measure, resolve
+from collections.abc import Iterator
+
+from vfsearch.evaluation.significance import compare_lists
 from vfsearch.registry.assess import Assessment, metric_names
 from vfsearch.registry.evidence import Difference, Evidence, Scorecard
 from vfsearch.registry.policy import PromotionPolicy
@@ -48,21 +49,25 @@ def differences(
     if candidate.dataset != champion.dataset:
         return {}
     wanted = {*policy.improvement.metrics, *policy.no_worse.metrics}
+    named = {
+        queries.name: (queries, names)
+        for queries, names in zip(candidate.lists, metric_names(candidate.lists), strict=True)
+        if wanted.intersection(names)
+    }
+    compared = compare_lists(
+        {"champion": champion.embeddings, "candidate": candidate.embeddings},
+        [queries for queries, _ in named.values()],
+        candidate.store.identities,
+        bootstrap=policy.resamples,
+        seed=policy.seed,
+    )
+    keys: dict[str, Iterator[str]] = {name: iter(names) for name, (_, names) in named.items()}
     found: dict[str, Difference] = {}
-    for queries, names in zip(candidate.lists, metric_names(candidate.lists), strict=True):
-        if not wanted.intersection(names):
-            continue
-        resolved = resolve(queries, candidate.store.identities)
-        # One draw for both models: that is what makes the comparison paired.
-        weights = draw(resolved, policy.resamples, policy.seed)
-        mine, theirs = (
-            measure(resolved, model.embeddings, influence=True) for model in (candidate, champion)
-        )
-        after, before = replicates(mine, weights), replicates(theirs, weights)
-        bounds = intervals({key: after[key] - before[key] for key in after})
-        estimate, base = mine.metrics(), theirs.metrics()
-        for name, key in zip(names, estimate, strict=True):
-            if name in wanted:
-                low, high = bounds[key]
-                found[name] = Difference(value=estimate[key] - base[key], low=low, high=high)
+    for one in compared:
+        metric = next(keys[one.name])
+        if metric in wanted:
+            low, high = one.interval
+            found[metric] = Difference(
+                value=one.difference, low=low, high=high, p_value=one.p_value
+            )
     return found

@@ -23,6 +23,8 @@ class Difference:
     value: float
     low: float
     high: float
+    p_value: float | None = None
+    """Two-sided, by flipping signs over identities; told, not decided on."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -1,14 +1,18 @@
 """A checkpoint as an MLflow model folder that loads and serves where vfsearch is not installed."""
 
 import importlib.metadata
+import logging
 import shutil
 import tempfile
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import vfsearch
 from vfsearch.registry.example import example_files
+from vfsearch.registry.resolve import NEEDED
 
 REQUIRED = (
     "mlflow",
@@ -22,12 +26,9 @@ REQUIRED = (
     "pydantic",
     "pyyaml",
     "jaxtyping",
-    "filelock",
-    "numba",
-    "scipy",
 )
-_LEFT_OUT = ("cli", "search", "tracking", "assets", "page", "__pycache__", "*.pyc")
-"""Parts of the package that embedding a file never imports."""
+_SHIPPED = ("corpus", "model", "training", "registry")
+"""Subpackages that embedding a file imports from; the modules above them travel too."""
 
 
 def requirements() -> list[str]:
@@ -72,33 +73,49 @@ def package_model(checkpoint: Path, target: Path, card: str) -> None:
         target: folder to make.
         card: the text of its README.md.
     """
-    import mlflow.pyfunc
     import pandas as pd
 
-    from vfsearch.registry import embedder
+    with tempfile.TemporaryDirectory() as scratch, _quiet():
+        import mlflow.pyfunc
 
-    here = Path(__file__)
-    with tempfile.TemporaryDirectory() as scratch:
         code = Path(scratch) / "vfsearch"
-        shutil.copytree(
-            Path(vfsearch.__file__).parent, code, ignore=shutil.ignore_patterns(*_LEFT_OUT)
-        )
+        _copy_code(code)
         weights = Path(scratch) / "checkpoint"
         weights.mkdir()
-        for name in embedder.NEEDED:
+        for name in NEEDED:
             shutil.copyfile(checkpoint / name, weights / name)
-        with warnings.catch_warnings():
-            # MLflow wants type hints that it could check; the signature below does that.
-            warnings.simplefilter("ignore")
-            mlflow.pyfunc.save_model(
-                target,
-                python_model=str(here.with_name("pyfunc_model.py")),
-                artifacts={"checkpoint": str(weights)},
-                code_paths=[str(code)],
-                pip_requirements=requirements(),
-                signature=signature(),
-                input_example=pd.DataFrame(
-                    [{"modality": name, "content": data} for name, data in example_files().items()]
-                ),
-            )
+        mlflow.pyfunc.save_model(
+            target,
+            python_model=str(Path(__file__).with_name("pyfunc_model.py")),
+            artifacts={"checkpoint": str(weights)},
+            code_paths=[str(code)],
+            pip_requirements=requirements(),
+            signature=signature(),
+            input_example=pd.DataFrame(
+                [{"modality": name, "content": data} for name, data in example_files().items()]
+            ),
+        )
     (target / "README.md").write_text(card, encoding="utf-8")
+
+
+def _copy_code(target: Path) -> None:
+    package = Path(vfsearch.__file__).parent
+    for path in [*package.glob("*.py"), *(f for p in _SHIPPED for f in (package / p).glob("*.py"))]:
+        copy = target / path.relative_to(package)
+        copy.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(path, copy)
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Keep MLflow's chatter and hints off the terminal; errors come through."""
+    logger = logging.getLogger("mlflow")
+    level = logger.level
+    logger.setLevel(logging.WARNING)
+    try:
+        with warnings.catch_warnings():
+            # At import it warns of its own type hints, and of ours although there is a signature.
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        logger.setLevel(level)

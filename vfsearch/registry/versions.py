@@ -129,6 +129,7 @@ class Registry:
                 run_id=run_id,
                 tags=dict(tags),
                 description=_shortened(description),
+                await_creation_for=0,  # the server has made it when it answers
             )
         return str(made.version)
 
