@@ -137,13 +137,16 @@ def scan_split(config: CorpusConfig, name: SplitName) -> Split:
     Raises:
         CorpusError: no corpus folder, no CSV, no audio or image root.
     """
-    _check_root(config)
     return scan_csv(config, csv_path(config, name), name)
 
 
 def scan_csv(config: CorpusConfig, path: Path, name: SplitName) -> Split:
     """List the files of a CSV's identities, as `scan_split` does; the split is called ``name``."""
-    _check_root(config)
+    if not config.root.is_dir():
+        raise CorpusError(
+            f"{config.root}: there is no corpus folder here (corpus.root); make one with "
+            "'vfsearch corpus synth' or name the folder that holds wav/ and faces/"
+        )
     identities = read_identities(path)
     roots = (config.root / config.audio, config.root / config.images)
     for root, what, key in zip(
