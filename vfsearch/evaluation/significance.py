@@ -7,7 +7,6 @@ from itertools import combinations
 import numpy as np
 import torch
 from jaxtyping import Float64
-from scipy.stats import rankdata
 
 from vfsearch.corpus.queries import QueryList
 from vfsearch.corpus.strata import Person
@@ -16,6 +15,7 @@ from vfsearch.evaluation.bootstrap import draw, intervals, replicates
 from vfsearch.evaluation.embeddings import Embeddings
 from vfsearch.evaluation.measure import Measured, measure, resolve
 from vfsearch.evaluation.retrieval import METRICS as RETRIEVAL
+from vfsearch.evaluation.verification import placements
 
 _ROUNDING = 1e-12
 
@@ -114,25 +114,14 @@ def identity_shares(first: Measured, second: Measured) -> dict[str, Float64[np.n
 
     if resolved.queries.kind == "verify":
         positive = resolved.positive
-        delta = _placements(second) - _placements(first)
+        delta = placements(second.outcome[:, 0], positive)
+        delta -= placements(first.outcome[:, 0], positive)
         count = np.where(positive, positive.sum(), (~positive).sum())
         return {"auc": by_probe((delta - delta[positive].mean() / 2) / count)}
     delta = (second.outcome - first.outcome) / len(resolved.probe)
     if resolved.queries.kind == "match":
         return {"accuracy": by_probe(delta[:, 0])}
     return {name: by_probe(delta[:, column]) for column, name in enumerate(RETRIEVAL[:-1])}
-
-
-def _placements(measured: Measured) -> Float64[np.ndarray, " pairs"]:
-    positive, scores = measured.resolved.positive, measured.outcome[:, 0]
-    overall = rankdata(scores)
-    out = np.empty(len(scores))
-    for own in (positive, ~positive):
-        # Rank among all less rank among one's own: how many of the other class are below.
-        below = overall[own] - rankdata(scores[own])
-        out[own] = below / (~own).sum()
-    out[~positive] = 1.0 - out[~positive]
-    return out
 
 
 def sign_flip(

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 
 import numpy as np
 from jaxtyping import Bool, Float, Float64, Int64
+from scipy.stats import rankdata
 
 from vfsearch.evaluation.compiled import compiled, over_rows
 
@@ -49,6 +50,22 @@ def auc_eer(
     out = np.empty(2)
     _sweep(np.ones(len(scores)), pairs.positive, pairs.last, out)
     return float(out[0]), float(out[1])
+
+
+def placements(
+    scores: Float[np.ndarray, " pairs"], positive: Bool[np.ndarray, " pairs"]
+) -> Float64[np.ndarray, " pairs"]:
+    """Share of the other class that each pair stands on the right side of, ties half.
+
+    The mean over either class is the AUC (DeLong, DeLong & Clarke-Pearson 1988).
+    """
+    overall = rankdata(scores)
+    out = np.empty(len(scores))
+    for own in (positive, ~positive):
+        # Rank among all less rank among one's own: how many of the other class are below.
+        out[own] = (overall[own] - rankdata(scores[own])) / (~own).sum()
+    out[~positive] = 1.0 - out[~positive]
+    return out
 
 
 def weighted_auc_eer(
