@@ -7,6 +7,7 @@ both in one write, so a decision is made once and survives any crash. The same f
 'what would another pruner have done'.
 """
 
+import copy
 import math
 import warnings
 from collections.abc import Container, Iterable, Mapping, Sequence
@@ -115,6 +116,8 @@ class _View(InMemoryStorage):
         return self._seen[min(complete)[1]]
 
     def set_trial_system_attr(self, trial_id: int, key: str, value: Any) -> None:
-        """Keep what the pruner notes, and show it to the pruner."""
+        """Keep what the pruner notes; lists that it has read stay as they were."""
         self.written.setdefault(trial_id, {})[key] = value
-        self._seen[trial_id].system_attrs[key] = value
+        trial = copy.copy(self._seen[trial_id])
+        trial.system_attrs = {**trial.system_attrs, key: value}
+        self._seen[trial_id] = trial
