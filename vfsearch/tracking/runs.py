@@ -92,18 +92,23 @@ def find_run(connection: Connection, key: RunKey, *, older: float = 0.0) -> str 
 
     ``older``: seconds that it must have existed.
     """
+    found = _search(connection, key, older)
+    return found[0] if found else None
+
+
+def _search(connection: Connection, key: RunKey, older: float = 0.0) -> list[str]:
     client = connection.client()
-    conditions = [f"tags.`{name}` = '{value}'" for name, value in key.tags().items()]
+    wanted = key.tags()
+    conditions = [f"tags.`{name}` = '{value}'" for name, value in wanted.items()]
     if older:
         conditions.append(f"attributes.start_time < {int((time.time() - older) * 1000)}")
     with mlflow_errors(connection, f"run {key.name}"):
         found = client.search_runs(
             [connection.experiment_id],
             filter_string=" and ".join(conditions),
-            max_results=1,
             order_by=["attributes.start_time ASC"],
         )
-    return str(found[0].info.run_id) if found else None
+    return [str(run.info.run_id) for run in found]
 
 
 def ensure_run(connection: Connection, key: RunKey, tags: Mapping[str, str] | None = None) -> str:
@@ -125,17 +130,33 @@ def ensure_run(connection: Connection, key: RunKey, tags: Mapping[str, str] | No
     data = json.dumps({"run_id": own}).encode()
     try:
         store.put(data, claim, only_if_absent=True)
+        winner = own
     except AlreadyExists:
-        winner = _claimed(client, store.get(claim))
-        if winner is None:
+        winner = _claimed(client, store.get(claim)) or own
+        if winner == own:
             # The claimed run was deleted by somebody: this one takes its place.
             store.put(data, claim)
-            return own
-        if winner != own and adopted is None:
-            with mlflow_errors(connection, f"run {key.name}"):
-                client.delete_run(own)
-        return winner
-    return own
+    _discard_others(connection, key, winner)
+    return winner
+
+
+def _discard_others(connection: Connection, key: RunKey, winner: str) -> None:
+    """Delete runs of the same identity: losers of a race, and those whose reply was lost.
+
+    When the connection breaks after the server has made a run, the client asks again and a
+    second one is made that nobody knows of.
+    """
+    from mlflow.exceptions import MlflowException
+
+    client = connection.client()
+    gone = ("INVALID_PARAMETER_VALUE", "RESOURCE_DOES_NOT_EXIST")
+    for run_id in _search(connection, key):
+        if run_id != winner:
+            try:
+                with mlflow_errors(connection, f"run {key.name}", through=gone):
+                    client.delete_run(run_id)
+            except MlflowException:
+                continue  # another process was quicker
 
 
 def _create(

@@ -66,14 +66,14 @@ class Sender(threading.Thread):
             Retrying(
                 # Whatever it is, training must not suffer; the log is kept and told about.
                 retry=retry_if_exception_type(Exception),
-                wait=wait_exponential_jitter(initial=0.5, max=LONGEST_WAIT, jitter=0.5),
+                wait=wait_exponential_jitter(multiplier=0.5, max=LONGEST_WAIT, jitter=0.5),
                 stop=stop_when_event_set(self._stop_now),
                 sleep=self._sleep,
                 before_sleep=self._report,
                 reraise=True,
             )(deliver, self._spool, self._connection, self.delivered)
-        except Exception:
-            logger.warning("%s: not everything could be sent yet", self._spool.key.name)
+        except Exception as error:
+            logger.warning("%s: not everything could be sent: %s", self._spool.key.name, error)
 
     def _sleep(self, seconds: float) -> None:
         if self._closing.is_set():

@@ -94,7 +94,7 @@ class Spool:
         folder = root / key.sweep / (key.name if key.trial is not None else "sweep")
         try:
             folder.mkdir(parents=True, exist_ok=True)
-            lock = FileLock(folder / "owner.lock")
+            lock = _owner_lock(folder)
             lock.acquire(timeout=patience)
             header = Header(key=key.to_json(), tags=dict(tags or {}))
             replace(folder / "run.json", header.model_dump_json())
@@ -114,7 +114,7 @@ class Spool:
         Raises:
             TrackingError: ``run.json`` is damaged.
         """
-        lock = FileLock(folder / "owner.lock")
+        lock = _owner_lock(folder)
         try:
             lock.acquire(timeout=0)
         except Timeout:
@@ -192,6 +192,11 @@ class Spool:
         if whole < len(data):
             with self._log.open("r+b") as file:
                 file.truncate(whole)
+
+
+def _owner_lock(folder: Path) -> FileLock:
+    # Taken by the thread that logs, given up by the one that sends.
+    return FileLock(folder / "owner.lock", thread_local=False)
 
 
 def read_sent(folder: Path) -> Sent:
