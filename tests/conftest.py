@@ -9,9 +9,15 @@ from jaxtyping import install_import_hook
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
+pytest_plugins = [
+    "support.browser_fixtures",
+    "support.postgres_fixtures",
+    "support.stack_fixtures",
+]
+
 # Shapes in signatures are checked at run time here, and only here.
 _HOOK = install_import_hook(
-    ["vfsearch.loss", "vfsearch.model", "vfsearch.evaluation"], "typeguard.typechecked"
+    ["vfsearch.loss", "vfsearch.model"], "beartype.beartype"
 )
 
 
