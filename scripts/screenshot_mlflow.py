@@ -1,4 +1,4 @@
-"""Picture of an MLflow page: `python scripts/screenshot_mlflow.py LINK OUT.png [--wait TEXT]`."""
+"""Picture of an MLflow page: `python scripts/screenshot_mlflow.py LINK OUT.png`."""
 
 import argparse
 from pathlib import Path

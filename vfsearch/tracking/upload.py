@@ -66,6 +66,8 @@ def upload(
     else:
         abort_unfinished(client, bucket, key)
         expected = _in_parts(client, bucket, key, path, size, sha256, options, condition)
+        # When the reply to the first request is lost, botocore begins a second upload unseen.
+        abort_unfinished(client, bucket, key)
     _verify(client, bucket, key, size, sha256, expected)
 
 

@@ -1,0 +1,167 @@
+import dataclasses
+import hashlib
+import os
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+
+from vfsearch.errors import TrackingError
+from vfsearch.tracking import upload
+from vfsearch.tracking.artifacts import AlreadyExists, ArtifactStore
+from vfsearch.tracking.connection import Connection
+from vfsearch.tracking.storage import Storage
+
+
+@pytest.fixture
+def store(connection: Connection) -> ArtifactStore:
+    return connection.store(f"s3://vfsearch/tests/{connection.experiment}")
+
+
+@pytest.mark.parametrize("size", [0, 1000, upload.MULTIPART_FROM - 1, upload.MULTIPART_FROM + 7])
+def test_what_comes_back_is_what_was_sent(store: ArtifactStore, tmp_path: Path, size: int) -> None:
+    data = os.urandom(size)
+    (tmp_path / "a").write_bytes(data)
+    stored = store.upload_file(tmp_path / "a", "deep/folder/a")
+    assert stored == store.head("deep/folder/a")
+    assert stored.sha256 == hashlib.sha256(data).hexdigest()
+    assert store.download_file("deep/folder/a", tmp_path / "b").sha256 == stored.sha256
+    assert (tmp_path / "b").read_bytes() == data
+
+
+def test_folders_keep_their_shape(store: ArtifactStore, tmp_path: Path) -> None:
+    source = tmp_path / "source"
+    for name in ("a.txt", "x/b.txt", "x/y/c.txt"):
+        (source / name).parent.mkdir(parents=True, exist_ok=True)
+        (source / name).write_text(name)
+    store.upload_folder(source, "ckpt")
+    store.put(b"not of the folder", "ckpt-2/d")
+    assert [entry.key for entry in store.entries("ckpt")] == [
+        "ckpt/a.txt",
+        "ckpt/x/b.txt",
+        "ckpt/x/y/c.txt",
+    ]
+    store.download_folder("ckpt", tmp_path / "target")
+    assert (tmp_path / "target" / "x" / "y" / "c.txt").read_text() == "x/y/c.txt"
+    with pytest.raises(TrackingError, match="holds no objects"):
+        store.download_folder("nothing", tmp_path / "none")
+
+
+def test_damage_on_the_server_is_noticed_and_nothing_is_left(
+    store: ArtifactStore, connection: Connection, tmp_path: Path
+) -> None:
+    store.put(b"right", "file")
+    full = f"tests/{connection.experiment}/file"
+    connection.storage.client().put_object(
+        Bucket="vfsearch", Key=full, Body=b"wrong", Metadata={"sha256": "0" * 64}
+    )
+    with pytest.raises(TrackingError, match="damaged or was replaced"):
+        store.download_file("file", tmp_path / "file")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_one_of_many_conditional_writers_wins(store: ArtifactStore) -> None:
+    def write(number: int) -> bool:
+        try:
+            store.put(str(number).encode(), "claim", only_if_absent=True)
+        except AlreadyExists:
+            return False
+        return True
+
+    with ThreadPoolExecutor(8) as pool:
+        won = list(pool.map(write, range(8)))
+    assert sum(won) == 1
+    assert store.get("claim") == str(won.index(True)).encode()
+
+
+@pytest.mark.parametrize("size", [10, upload.MULTIPART_FROM + 1])
+def test_conditional_upload_does_not_replace(
+    store: ArtifactStore, tmp_path: Path, size: int
+) -> None:
+    (tmp_path / "a").write_bytes(b"a" * size)
+    (tmp_path / "b").write_bytes(b"b" * size)
+    store.upload_file(tmp_path / "a", "file", only_if_absent=True)
+    store.upload_file(tmp_path / "a", "file", only_if_absent=True)  # the same content: fine
+    with pytest.raises(AlreadyExists):
+        store.upload_file(tmp_path / "b", "file", only_if_absent=True)
+    assert store.get("file") == b"a" * size
+
+
+def test_a_file_that_changes_during_the_upload_is_refused(
+    connection: Connection, store: ArtifactStore, tmp_path: Path
+) -> None:
+    from botocore.exceptions import ClientError
+
+    path = tmp_path / "file"
+    for size in (10, upload.MULTIPART_FROM + 1):
+        path.write_bytes(b"a" * size)
+        _, measured = upload.measure(path)
+        path.write_bytes(b"b" * size)
+        with pytest.raises((TrackingError, ClientError), match=r"changed while|BadDigest"):
+            upload.upload(
+                connection.storage.client(),
+                "vfsearch",
+                f"tests/{connection.experiment}/changing",
+                path,
+                size=size,
+                sha256=measured,
+                options={},
+                condition={},
+            )
+        assert not store.exists("changing")
+        assert store.entries() == []
+
+
+def test_encryption_is_asked_for(connection: Connection, tmp_path: Path) -> None:
+    storage = dataclasses.replace(connection.storage, encryption="AES256")
+    store = ArtifactStore(f"s3://vfsearch/tests/{connection.experiment}", storage)
+    for key, size in (("small", 10), ("large", upload.MULTIPART_FROM + 1)):
+        (tmp_path / key).write_bytes(b"x" * size)
+        store.upload_file(tmp_path / key, key)
+        reply = storage.client().head_object(
+            Bucket="vfsearch", Key=f"tests/{connection.experiment}/{key}"
+        )
+        assert reply["ServerSideEncryption"] == "AES256"
+        assert store.get(key) == b"x" * size
+
+
+def test_addressing_styles() -> None:
+    for style, wanted in (
+        ("path", "http://s3.test:9000/vfsearch/a"),
+        ("virtual", "http://vfsearch.s3.test:9000/a"),
+    ):
+        storage = Storage(endpoint="http://s3.test:9000", region="us-east-1", addressing=style)  # type: ignore[arg-type]
+        storage = dataclasses.replace(storage, credentials_file=_keys_file())
+        url = storage.client().generate_presigned_url(
+            "get_object", Params={"Bucket": "vfsearch", "Key": "a"}
+        )
+        assert url.partition("?")[0] == wanted
+
+
+def _keys_file() -> Path:
+    from tempfile import mkdtemp
+
+    path = Path(mkdtemp()) / "credentials"
+    path.write_text("[default]\naws_access_key_id = A\naws_secret_access_key = B\n")
+    return path
+
+
+def test_keys_of_the_environment_do_not_replace_the_file(
+    connection: Connection, store: ArtifactStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "somebody")
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "else")
+    monkeypatch.setenv("AWS_PROFILE", "unknown")
+    store.put(b"x", "file")
+    assert store.get("file") == b"x"
+
+
+def test_errors_say_where_and_why(connection: Connection, tmp_path: Path) -> None:
+    store = connection.store()
+    with pytest.raises(TrackingError, match="No such file"):
+        store.upload_file(tmp_path / "missing", "key")
+    with pytest.raises(TrackingError, match="must be s3://bucket/prefix"):
+        ArtifactStore("file:///tmp").exists("a")
+    with pytest.raises(TrackingError, match=r"s3://no-such-bucket/a.*NoSuchBucket"):
+        ArtifactStore("s3://no-such-bucket", connection.storage).download_file("a", tmp_path / "a")
+    assert list(tmp_path.iterdir()) == []
