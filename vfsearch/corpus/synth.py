@@ -11,9 +11,11 @@ import os
 import shutil
 from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
 from dataclasses import asdict, dataclass
-from multiprocessing import get_context
+from multiprocessing import get_context, parent_process
 from pathlib import Path
+from threading import Thread
 
 import cv2
 import numpy as np
@@ -105,18 +107,26 @@ def synthesise(
     if _holds(out, recipe):
         return Synthesis(root=out, recipe=recipe, reused=True)
     partial = out.with_name(f".{out.name}.partial")
+    lock = out.with_name(f".{out.name}.lock")
     try:
         out.parent.mkdir(parents=True, exist_ok=True)
-        with FileLock(out.with_name(f".{out.name}.lock")):
-            if not _holds(out, recipe):
-                shutil.rmtree(partial, ignore_errors=True)  # of a run that was killed
-                _write(partial, recipe, workers, progress or (lambda _done, _all: None))
-                partial.replace(out)
+        with FileLock(lock):
+            # Cleaned under the lock only: outside it the folder may be another process's.
+            try:
+                if not _holds(out, recipe):
+                    shutil.rmtree(partial, ignore_errors=True)  # of a run that was killed
+                    _write(partial, recipe, workers, progress or (lambda _done, _all: None))
+                    partial.replace(out)
+            finally:
+                shutil.rmtree(partial, ignore_errors=True)
+                lock.unlink(missing_ok=True)  # filelock sees that and those who wait start anew
     except OSError as error:
         raise CorpusError(f"{out}: the corpus cannot be written ({error.strerror})") from None
-    finally:
-        shutil.rmtree(partial, ignore_errors=True)
-        out.with_name(f".{out.name}.lock").unlink(missing_ok=True)
+    except BrokenProcessPool:
+        raise CorpusError(
+            f"{out}: a process that was writing the corpus was killed; is there enough memory? "
+            "Try fewer processes"
+        ) from None
     return Synthesis(root=out, recipe=recipe, reused=False)
 
 
@@ -165,7 +175,7 @@ def _write(
         (root / f"vox1_{name}.csv").write_bytes(text.encode())
     jobs = [(root, recipe, row) for row in range(recipe.identities)]
     processes = min(workers or os.cpu_count() or 1, recipe.identities)
-    with ProcessPoolExecutor(processes, get_context("spawn")) as pool:
+    with ProcessPoolExecutor(processes, get_context("spawn"), _end_with_parent) as pool:
         for done, _ in enumerate(pool.map(_files, jobs, chunksize=1), start=1):
             progress(done, recipe.identities)
     provenance = {
@@ -176,6 +186,17 @@ def _write(
     }
     text = json.dumps(provenance, indent=2) + "\n"
     (root / "corpus.json").write_text(text, encoding="utf-8")
+
+
+def _end_with_parent() -> None:
+    """Of a killed run no worker must stay behind, waiting for work for ever."""
+
+    def watch() -> None:
+        if (parent := parent_process()) is not None:
+            parent.join()
+            os._exit(1)
+
+    Thread(target=watch, daemon=True).start()
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
