@@ -184,6 +184,8 @@ class SweepConfig(Section):
             raise ValueError(
                 f"cmaes optimises one objective, but there are {len(metrics)}; nsga2, tpe or gp do"
             )
+        if isinstance(self.sampler, CmaEs) and self.metric_constraints:
+            raise ValueError("cmaes cannot learn constraints on metrics; tpe, gp and nsga2 do")
         if len(metrics) > 1 and self.budget.stop_when_improvement_below is not None:
             raise ValueError("stop_when_improvement_below needs a single objective")
         return self
