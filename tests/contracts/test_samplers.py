@@ -13,7 +13,7 @@ from vfsearch.search.study import open_study
 SAMPLERS: dict[str, dict[str, Any]] = {
     "tpe": {"name": "tpe", "startup_trials": 3},
     "gp": {"name": "gp", "startup_trials": 3},
-    "cmaes": {"name": "cmaes", "population": 3},
+    "cmaes": {"name": "cmaes", "population": 4},
     "nsga2": {"name": "nsga2", "population": 3},
     "random": {"name": "random"},
     "grid": {"name": "grid", "points": 3},

@@ -59,8 +59,8 @@ class CmaEs(Sampling):
     """Random trials first."""
     sigma: Positive | None = None
     """First step size; null: a sixth of the narrowest range."""
-    population: Annotated[int, Field(ge=2)] | None = None
-    """Population; null: 4 + floor(3 ln d)."""
+    population: Annotated[int, Field(ge=4)] | None = None
+    """Population, at least 4 (fewer leave nothing to recombine); null: 4 + floor(3 ln d)."""
 
 
 class Nsga2(Sampling):
