@@ -6,7 +6,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from tenacity import retry, retry_if_exception_message, stop_after_attempt
+from tenacity import Retrying, stop_after_attempt
 
 from vfsearch.config import home
 from vfsearch.errors import SweepError
@@ -68,7 +68,11 @@ def connected(address: str | None = None) -> Iterator[list[dict[str, float]]]:
     else:
         settings["address"] = address
     try:
-        _initialise(settings)
+        attempts = 3 if settings["address"] == "local" else 1
+        # A machine under load may need longer than the fixed times that Ray's start allows.
+        for attempt in Retrying(stop=stop_after_attempt(attempts), reraise=True):
+            with attempt:
+                _initialise(settings)
     except Exception as error:  # bare ones too: Ray raises them when its node starts too slowly
         where = "Ray does not start on this machine" if address is None else f"Ray at {address}"
         raise SweepError(f"{where}: {str(error).strip().partition(chr(10))[0]}") from None
@@ -79,13 +83,7 @@ def connected(address: str | None = None) -> Iterator[list[dict[str, float]]]:
         ray.shutdown()
 
 
-@retry(
-    stop=stop_after_attempt(3),
-    retry=retry_if_exception_message(match="The current node timed out"),
-    reraise=True,
-)
 def _initialise(settings: dict[str, Any]) -> None:
-    """Start or reach Ray; a machine under load may need more than the 30 s that Ray allows."""
     import ray
 
     try:
