@@ -41,6 +41,7 @@ def row(number: int, **changes: object) -> TrialRow:
         "epochs": 4,
         "curve": {},
         "seconds": 100.0,
+        "gpus": 0.0,
         "training": 60.0,
         "data": 5.0,
         "evaluation": 15.0,

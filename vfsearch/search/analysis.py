@@ -1,6 +1,6 @@
 """A sweep as a table: every trial with what it was, what it cost and how it ended."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
@@ -38,7 +38,9 @@ class TrialRow:
     curve: dict[int, float]
     """First objective by epoch."""
     seconds: float | None
-    """Time that the trial held its workers; None while it runs."""
+    """Time that the trial held its workers; None while it runs and nothing is noted."""
+    gpus: float
+    """GPUs that it held; 0: it ran on CPUs."""
     training: float | None
     """Seconds of optimiser steps, over all reported epochs; None: not logged."""
     data: float | None
@@ -161,6 +163,7 @@ def _row(
         epochs=int(notes.get("epochs") or max(curve, default=0)),
         curve=curve,
         seconds=None if seconds is None else float(seconds),
+        gpus=_gpus(notes),
         training=_spent(curves, TRAINING_SECONDS),
         data=_spent(curves, DATA_SECONDS),
         evaluation=_spent(curves, EVALUATION_SECONDS),
@@ -170,6 +173,11 @@ def _row(
         reason=notes.get(REASON),
         mlflow_run_id=notes.get("mlflow_run_id"),
     )
+
+
+def _gpus(notes: Mapping[str, Any]) -> float:
+    seconds, gpu_seconds = notes.get("seconds"), notes.get("gpu_seconds")
+    return float(gpu_seconds / seconds) if seconds and gpu_seconds else 0.0
 
 
 def _reached(

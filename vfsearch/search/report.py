@@ -31,8 +31,8 @@ class ReportExtras:
     """95 % interval of the first objective by trial."""
     verdict: str = ""
     """What the comparison of the finalists says ('not distinguishable' included)."""
-    gpus_per_trial: float = 0.0
-    """GPUs that one trial holds; 0: the sweep ran on CPUs."""
+    gpus_per_trial: float | None = None
+    """GPUs that one trial holds, 0: it ran on CPUs; None: as the trials noted."""
     dollars_per_gpu_hour: float | None = None
     """Price; None: the budget's of the sweep."""
     wall_seconds: float | None = None
@@ -58,7 +58,10 @@ def write_report(study: optuna.Study, out: Path, extras: ReportExtras | None = N
     dollars = extras.dollars_per_gpu_hour
     if dollars is None and config is not None:
         dollars = config.budget.dollars_per_gpu_hour
-    price = Price(gpus=extras.gpus_per_trial, dollars=dollars)
+    gpus = extras.gpus_per_trial
+    if gpus is None:
+        gpus = max((row.gpus for row in rows), default=0.0)
+    price = Price(gpus=gpus, dollars=dollars)
     names = list(distributions)
     replays = replay_all(rows, config, objectives[0].direction)
     text = page.render(

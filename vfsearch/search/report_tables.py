@@ -193,13 +193,17 @@ def _line(row: TrialRow, objectives: Sequence[Objective], names: Sequence[str]) 
         "number": row.number,
         "state": row.state,
         "values": [result(value) for value in values[: len(objectives)]],
-        "params": [number(row.params[name]) if name in row.params else "–" for name in names],
+        "params": [_setting(row.params[name]) if name in row.params else "–" for name in names],
         "epochs": row.epochs,
         "seconds": duration(row.seconds),
         "retries": row.retries,
         "reason": row.reason or "",
         "run": row.mlflow_run_id or "",
     }
+
+
+def _setting(value: object) -> str:
+    return "null" if value is None else number(value)
 
 
 def number(value: object) -> str:

@@ -63,7 +63,7 @@ function points(choices, from, to) {
   const step = (to - from) / choices.length;
   const index = new Map(choices.map((choice, i) => [choice, i]));
   const at = (v) => from + (index.get(v) + 0.5) * step;
-  return { at, ticks: choices.map((c) => ({ value: c, label: format(c) })), step: Math.abs(step) };
+  return { at, ticks: choices.map((c) => ({ value: c, label: c === null ? "null" : format(c) })), step: Math.abs(step) };
 }
 
 function scaleOf(parameter, from, to) {
