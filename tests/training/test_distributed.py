@@ -24,7 +24,7 @@ def run(tmp_path: Path, world: int) -> list[dict[str, torch.Tensor]]:
     ]
     try:
         for worker in workers:
-            output = worker.communicate(timeout=120)[0]
+            output = worker.communicate(timeout=280)[0]
             assert worker.returncode == 0, output.decode()
     finally:
         for worker in workers:
@@ -33,6 +33,7 @@ def run(tmp_path: Path, world: int) -> list[dict[str, torch.Tensor]]:
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(900)
 def test_workers_share_one_loss_and_one_gradient(tmp_path: Path) -> None:
     (alone,) = run(tmp_path, 1)
     assert alone["gradient.encoder.face.weight"].abs().max() > 1e-4
