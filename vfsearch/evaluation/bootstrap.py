@@ -23,7 +23,7 @@ independent queries, times (t_{M-1} / z)^2 for the 97.5 % quantiles. EER is left
 
 import numpy as np
 from jaxtyping import Float64, Int64
-from scipy import stats
+from scipy.special import ndtri, stdtrit
 
 from vfsearch.evaluation.measure import Measured, Resolved
 from vfsearch.evaluation.retrieval import METRICS as RETRIEVAL
@@ -120,8 +120,9 @@ def _variance(
     """V of the module's text, for queries whose residuals squared sum to ``noise``."""
     shared = float((sums**2).sum()) - repeated
     hidden = identities / max(identities - gallery, 1)
-    wide = stats.t.ppf((1 + LEVEL) / 2, max(identities - 1, 1)) / stats.norm.ppf((1 + LEVEL) / 2)
-    return max(shared * hidden**2, noise) * float(wide) ** 2
+    upper = (1 + LEVEL) / 2
+    wide = float(stdtrit(max(identities - 1, 1), upper) / ndtri(upper))
+    return max(shared * hidden**2, noise) * wide**2
 
 
 def _drawn_together(

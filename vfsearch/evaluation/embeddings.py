@@ -55,7 +55,10 @@ class Embeddings:
             QueryError: not such a file (pickled content included), or what the constructor refuses.
         """
         try:
-            with np.load(file, allow_pickle=False) as content:
+            opened = np.load(file, allow_pickle=False)
+            if isinstance(opened, np.ndarray):
+                raise ValueError("a single array")
+            with opened as content:
                 missing = [key for key in ("path", "embedding") if key not in content.files]
                 if missing:
                     raise QueryError(

@@ -11,7 +11,6 @@ from dataclasses import dataclass
 
 import numpy as np
 from jaxtyping import Bool, Float, Float64, Int64
-from scipy.stats import rankdata
 
 from vfsearch.evaluation.compiled import compiled, over_rows
 
@@ -59,13 +58,20 @@ def placements(
 
     The mean over either class is the AUC (DeLong, DeLong & Clarke-Pearson 1988).
     """
-    overall = rankdata(scores)
+    overall = _middle_ranks(scores)
     out = np.empty(len(scores))
     for own in (positive, ~positive):
         # Rank among all less rank among one's own: how many of the other class are below.
-        out[own] = (overall[own] - rankdata(scores[own])) / (~own).sum()
+        out[own] = (overall[own] - _middle_ranks(scores[own])) / (~own).sum()
     out[~positive] = 1.0 - out[~positive]
     return out
+
+
+def _middle_ranks(values: Float[np.ndarray, " items"]) -> Float64[np.ndarray, " items"]:
+    """Ranks from 1, ties at the middle of theirs."""
+    _, place, count = np.unique(values, return_inverse=True, return_counts=True)
+    ranks: Float64[np.ndarray, " items"] = (np.cumsum(count) - (count - 1) / 2)[place]
+    return ranks
 
 
 def weighted_auc_eer(
