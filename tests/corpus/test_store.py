@@ -218,6 +218,12 @@ def test_a_damaged_store_is_refused(config: CorpusConfig, name: str, keep: float
         open_store(config, "train")
 
 
+def test_a_store_that_cannot_be_written_is_told(config: CorpusConfig, tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(CorpusError, match=r"store cannot be written.*corpus\.store"):
+        open_store(config.model_copy(update={"store": tmp_path / "file" / "store"}), "train")
+
+
 OPENER = """
 import json, os, signal, sys
 from pathlib import Path

@@ -190,6 +190,5 @@ def split_hash(split: Split) -> str:
         digest.update(f"{who.voice_id},{who.face_id},{who.gender},{who.nationality}\n".encode())
     for instances in (split.voices, split.faces):
         digest.update(b"--\n")
-        for instance in instances:
-            digest.update(f"{instance.path}\n".encode())
+        digest.update("".join(f"{instance.path}\n" for instance in instances).encode())
     return digest.hexdigest()

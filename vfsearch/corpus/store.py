@@ -65,24 +65,32 @@ def open_store(
         progress: Called with files done and in all while decoding.
 
     Raises:
-        CorpusError: the corpus is not there, or an identity has no usable voice or face left.
+        CorpusError: the corpus is not there, an identity has no usable voice or face left, or
+            the store cannot be written.
     """
     split = scan_split(config, name)
-    key = _content_key(config, split)
+    names = split_hash(split)
+    key = _content_key(config, split, names)
     root = config.store or home() / "store"
     folder = root / f"{name}-{key[:20]}"
     if not folder.is_dir():
-        root.mkdir(parents=True, exist_ok=True)
-        with FileLock(root / f"{folder.name}.lock"):
-            if not folder.is_dir():
-                _build(config, split, folder, progress or (lambda _done, _all: None))
-    store = _map(folder, split, config)
+        try:
+            root.mkdir(parents=True, exist_ok=True)
+            with FileLock(root / f"{folder.name}.lock"):
+                if not folder.is_dir():
+                    _build(config, split, folder, progress or (lambda _done, _all: None))
+        except OSError as error:
+            raise CorpusError(
+                f"{root}: the decoded store cannot be written ({error.strerror}); "
+                "corpus.store should name a folder that can"
+            ) from None
+    store = _map(folder, split, config, names)
     _check_identities(store)
     return store
 
 
-def _content_key(config: CorpusConfig, split: Split) -> str:
-    digest = hashlib.sha256(f"{FORMAT} {config.face_size} {split_hash(split)}".encode())
+def _content_key(config: CorpusConfig, split: Split, names: str) -> str:
+    digest = hashlib.sha256(f"{FORMAT} {config.face_size} {names}".encode())
     for root, instances in (
         (config.root / config.audio, split.voices),
         (config.root / config.images, split.faces),
@@ -167,7 +175,7 @@ def _fresh(path: Path, dtype: np.dtype, shape: tuple[int, ...]) -> np.memmap:
     return np.memmap(path, dtype=dtype, mode="w+", shape=shape)
 
 
-def _map(folder: Path, split: Split, config: CorpusConfig) -> Store:
+def _map(folder: Path, split: Split, config: CorpusConfig, names: str) -> Store:
     side = config.face_size
     # Relative in the store, so that a moved corpus names its files where they are now.
     roots = {"voice": config.root / config.audio, "face": config.root / config.images}
@@ -198,7 +206,7 @@ def _map(folder: Path, split: Split, config: CorpusConfig) -> Store:
     return Store(
         name=split.name,
         identities=split.identities,
-        split_hash=split_hash(split),
+        split_hash=names,
         faces=faces if whole else faces[face_rows],
         face_identity=np.array([face.identity for face in photographs], np.int64),
         face_paths=[face.path for face in photographs],
