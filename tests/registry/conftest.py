@@ -1,5 +1,6 @@
 """A tiny corpus and runs with checkpoints, shared by the tests of the registry."""
 
+import os
 from pathlib import Path
 from uuid import uuid4
 
@@ -33,3 +34,9 @@ def name() -> str:
 def scratch(tmp_path: Path) -> Path:
     """An empty folder."""
     return tmp_path
+
+
+@pytest.fixture
+def rounds() -> int:
+    """Races of two promotions; VFSEARCH_TEST_RACES asks for more."""
+    return int(os.environ.get("VFSEARCH_TEST_RACES", "3"))
