@@ -125,7 +125,8 @@ function levelKey(host) {
 // ---- a mark per trial -------------------------------------------------------------------------
 
 function mark(parent, trial, x, y, radius = 4.5) {
-  const at = { "data-trial": trial.number, class: `mark ${trial.state}${trial.number === data.best ? " best" : ""}` };
+  const at = { class: `mark ${trial.state}${trial.number === data.best ? " best" : ""}` };
+  if (trial.number !== undefined) at["data-trial"] = trial.number; // the marks of a key are of no trial
   if (trial.state === "FAIL") {
     return node(parent, "path", { ...at, d: `M${x - 4} ${y - 4}l8 8m0 -8l-8 8` });
   }

@@ -10,7 +10,7 @@ function stateKey(host, states) {
   for (const state of states.filter((s) => trials.some((trial) => trial.state === s))) {
     const item = document.createElement("span");
     const svg = node(item, "svg", { width: 12, height: 12, viewBox: "-6 -6 12 12", "aria-hidden": "true" });
-    mark(svg, { state, number: -1 }, 0, 0, 4.2);
+    mark(svg, { state }, 0, 0, 4.2);
     item.append(names[state]);
     key.append(item);
   }
