@@ -129,15 +129,13 @@ def test_a_finished_run_reports_its_last_epoch_again(tmp_path: Path) -> None:
 def workers(out: Path, world: int, kill_at: int, attempt: int) -> list[int]:
     out.mkdir(exist_ok=True)
     rendezvous = f"file://{out}/rendezvous-{attempt}"
-    group = [
-        subprocess.Popen(
-            [sys.executable, str(WORKER), *map(str, (out, rank, world, rendezvous, kill_at))],
-            stdout=subprocess.DEVNULL,
-            stderr=(out / f"log-{attempt}-{rank}").open("wb"),
-            env=None,
-        )
-        for rank in range(world)
-    ]
+    group = []
+    for rank in range(world):
+        with (out / f"log-{attempt}-{rank}").open("wb") as log:
+            arguments = map(str, (out, rank, world, rendezvous, kill_at))
+            group.append(
+                subprocess.Popen([sys.executable, str(WORKER), *arguments], stdout=log, stderr=log)
+            )
     try:
         # Rank 0 is the one that is killed; the others fail on the broken connection.
         return [worker.wait(timeout=280) for worker in group]
