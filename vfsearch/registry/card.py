@@ -35,7 +35,7 @@ class CardData:
 
 
 def model_card(data: CardData, decision: Decision) -> str:
-    """Markdown; the figures first, since a registry shows the beginning of it."""
+    """Markdown; the registry shows the first part of it only, so the reasons come last."""
     model = data.config.model
     parts = [
         f"# {data.name}: voices and faces of one person, in one space",
@@ -55,13 +55,6 @@ def model_card(data: CardData, decision: Decision) -> str:
         parts.append(f"Less is better: {shown}.")
     parts += [f"- {note}" for note in data.notes]
     parts += [
-        "## Why it stands here",
-        "\n".join(
-            f"- {'passed' if reason.passed else 'FAILED'}, {reason.rule}: {reason.text}"
-            for reason in decision.reasons
-        ),
-        "## Data",
-        _data(data),
         "## Intended use",
         "Research on what voices and faces tell about one another: ranking candidate faces for a "
         "voice and the reverse, and measuring such models. `task: embed` gives unit embeddings, "
@@ -72,6 +65,13 @@ def model_card(data: CardData, decision: Decision) -> str:
         "(compare the oracles and the `_GN` rows). Not for identifying, profiling or "
         "authenticating people. Not measured: other recording conditions, languages, ages, "
         "children, disguise.",
+        "## Data",
+        _data(data),
+        "## Why it stands here",
+        "\n".join(
+            f"- {'passed' if reason.passed else 'FAILED'}, {reason.rule}: {reason.text}"
+            for reason in decision.reasons
+        ),
     ]
     return "\n\n".join(parts) + "\n"
 
