@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-IDENTITIES, FILES, SEED = 120, 6, 1
+IDENTITIES, FILES, SEED = 160, 6, 1
 
 
 def register(app: typer.Typer) -> None:

@@ -75,11 +75,11 @@ def leaderboard(name: str, top: int = 20) -> None:
     from vfsearch.cli.live import brief
     from vfsearch.cli.show import console, number, seconds, table
     from vfsearch.search.analysis import trials_table
-    from vfsearch.search.results import ranked
+    from vfsearch.search.results import standings
     from vfsearch.search.study import read_sweep
 
     config, study = read_sweep(name)
-    rows = ranked(trials_table(study), config)
+    rows = standings(trials_table(study), config)
     params = list(config.parameters)
     metrics = [objective.metric for objective in config.objectives]
     columns = [">trial", "state", *(f">{metric}" for metric in metrics)]
@@ -129,13 +129,11 @@ def report(
     from vfsearch.search.report import ReportExtras, write_report
     from vfsearch.search.study import read_sweep
 
-    config, study = read_sweep(sweep)
+    _, study = read_sweep(sweep)
     page = write_report(
         study,
         out or Path(f"report-{sweep}.html"),
-        ReportExtras(
-            dollars_per_gpu_hour=dollars_per_gpu_hour, gpus_per_trial=config.base.workers.count
-        ),
+        ReportExtras(dollars_per_gpu_hour=dollars_per_gpu_hour),
     )
     console.print(f"{page}", soft_wrap=True)
 
@@ -155,13 +153,21 @@ def ui(
 
 def link(sweep: str) -> str:
     """Prepare the comparison in MLflow and return its address."""
-    from vfsearch.search.results import comparison_view
     from vfsearch.search.study import read_sweep
     from vfsearch.tracking.connection import connect
-    from vfsearch.tracking.view import prepare_view
+    from vfsearch.tracking.view import share_view
 
     config, _ = read_sweep(sweep)
-    return prepare_view(connect(config.base.tracking), comparison_view(config))
+    objective = config.objectives[0].metric
+    return share_view(
+        connect(config.base.tracking),
+        sweep,
+        parameters=list(config.parameters),
+        objective=objective,
+        log_scaled=[name for name, p in config.parameters.items() if getattr(p, "log", False)],
+        curves=[other.metric for other in config.objectives[1:]],
+        summary=f"best/{objective}",
+    )
 
 
 def sync(
@@ -174,10 +180,10 @@ def sync(
     from vfsearch.tracking.sync import sync as send
     from vfsearch.tracking.trial_log import spool_root
 
+    connection = connect(TrackingConfig())
+    spool = spool_root(home(), connection.experiment)
     with console.status("sending") as line:
-        done = send(
-            spool_root(home()), connect(TrackingConfig()), sweep=sweep, progress=line.update
-        )
+        done = send(spool, connection, sweep=sweep, progress=line.update)
     console.print(
         f"{len(done.sent)} runs sent ({done.rows:,} rows, {done.files} files), "
         f"{len(done.closed)} closed, {len(done.live)} left to their live process"

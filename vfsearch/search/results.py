@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from vfsearch.errors import SweepError
-from vfsearch.search.analysis import TrialRow, trials_table
+from vfsearch.search.analysis import TrialRow, ranked, trials_table
 from vfsearch.search.definition import SweepConfig
 from vfsearch.search.study import read_sweep
 
@@ -18,19 +18,17 @@ class BestRun:
     run_id: str
 
 
-def ranked(rows: Sequence[TrialRow], config: SweepConfig) -> list[TrialRow]:
-    """Trials by the value that they reached of the first objective, best first.
+def standings(rows: Sequence[TrialRow], config: SweepConfig) -> list[TrialRow]:
+    """Completed trials by value, then stopped ones by what they reached, then the rest."""
+    objective = config.objectives[0]
+    sign = -1.0 if objective.direction == "maximize" else 1.0
 
-    Completed trials stand before pruned ones, and those without a value last.
-    """
-    sign = -1.0 if config.objectives[0].direction == "maximize" else 1.0
-
-    def place(row: TrialRow) -> tuple[int, float, int]:
-        order = {"COMPLETE": 0, "PRUNED": 1}.get(row.state, 2)
+    def place(row: TrialRow) -> tuple[bool, float, int]:
         value = row.reached[0] if row.reached else None
-        return (order, sign * value, row.number) if value is not None else (3, 0.0, row.number)
+        return (value is None, sign * (value or 0.0), row.number)
 
-    return sorted(rows, key=place)
+    complete = ranked(rows, objective)
+    return complete + sorted((row for row in rows if row.values is None), key=place)
 
 
 def best_run(name: str) -> BestRun:
@@ -40,7 +38,7 @@ def best_run(name: str) -> BestRun:
         SweepError: no such sweep, no completed trial, or its run was not tracked.
     """
     config, study = read_sweep(name)
-    complete = [row for row in ranked(trials_table(study), config) if row.state == "COMPLETE"]
+    complete = ranked(trials_table(study), config.objectives[0])
     if not complete:
         raise SweepError(f"sweep {name} has no completed trial; see: vfsearch trials {name}")
     best = complete[0]
