@@ -18,11 +18,13 @@ from typing import Any
 
 import ray
 
-from vfsearch.search.mailbox import Finished, Gone, Mailbox, Order, Report
+from vfsearch.search.mailbox import Finished, Gone, Mailbox, Order, Report, Taken
 from vfsearch.search.resources import GroupShape
 
 _POLL = 5.0
 """Seconds between two looks at the clock while waiting; events themselves arrive at once."""
+_START = 900.0
+"""Seconds that workers get to start; a busy cluster may have to make room first."""
 _LEAVE = 20.0
 """Seconds that workers get to go home, or to end an order that was stopped."""
 
@@ -45,6 +47,7 @@ class WorkerGroup:
         self._retries = 0
         self._spoilt = False
         self._stopping = False
+        self._begun = False
         self._thread: threading.Thread | None = None
         self._start()
 
@@ -57,7 +60,7 @@ class WorkerGroup:
         """
         self._max_retries = max_retries
         self._retries = 0
-        self._stopping = False
+        self._stopping = self._begun = False
         if self._spoilt or not self._alive():
             self._start()
         ray.get(self._mailbox.assign.remote(order))
@@ -66,15 +69,20 @@ class WorkerGroup:
         """Wait for the order's next report or its end; restarts lost workers meanwhile.
 
         Args:
-            timeout: Seconds after which an order that says nothing is ended as failed.
+            timeout: Seconds after which an order that says nothing is ended as failed; counted
+                from when the workers have begun it.
         """
-        deadline = time.monotonic() + timeout
+        deadline = time.monotonic() + (timeout if self._begun else max(timeout, _START))
         while True:
             left = deadline - time.monotonic()
             if left <= 0:
                 self._give_up()
-                return self._failed(f"no report for {timeout:g} s (workers.report_timeout)")
+                late = f"no report for {timeout:g} s (workers.report_timeout)"
+                return self._failed(late if self._begun else "its workers did not start in time")
             event = ray.get(self._mailbox.event.remote(min(left, _POLL)))
+            if isinstance(event, Taken):
+                self._begun = True
+                deadline = time.monotonic() + timeout
             if isinstance(event, Report):
                 return event
             if isinstance(event, Finished):
@@ -85,6 +93,8 @@ class WorkerGroup:
                 if self._stopping:
                     return Finished(kind="stopped", reason=None, summary={}, retries=self._retries)
                 self._retries += 1
+                self._begun = False
+                deadline = time.monotonic() + max(timeout, _START)
                 if self._retries > self._max_retries:
                     ray.get(self._mailbox.withdraw.remote())
                     lost = f"workers were lost {self._retries} times (workers.max_retries)"

@@ -72,7 +72,14 @@ class Gone:
     error: str | None
 
 
-Event = Report | Finished | Gone
+@dataclass(frozen=True, kw_only=True)
+class Taken:
+    """The workers of a generation have begun the order."""
+
+    generation: int
+
+
+Event = Report | Finished | Gone | Taken
 
 
 class Mailbox:
@@ -89,6 +96,7 @@ class Mailbox:
         self._ticket = 0
         self._answers: dict[int, asyncio.Future[bool]] = {}
         self._present: list[Any] = []
+        self._taken = (0, 0)
 
     # The owner's side.
 
@@ -162,6 +170,9 @@ class Mailbox:
             )
         if not self._open or generation != self._generation or self._order is None:
             return None
+        if self._taken != (generation, self._sequence):
+            self._taken = (generation, self._sequence)
+            self._events.put_nowait(Taken(generation=generation))
         return Task(order=self._order, sequence=self._sequence, attempt=self._attempt)
 
     async def report(

@@ -7,8 +7,9 @@ worker could not send is in the spool, and the driver sends it.
 
 import gc
 import threading
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import torch
 import yaml
@@ -36,7 +37,7 @@ class TrainTrial:
         self._corpus: CorpusConfig | None = None
         self._stores: Stores | None = None
         self._log: TrialLog | None = None
-        self._sending: list[threading.Thread] = []
+        self._pending: list[threading.Thread] = []
 
     def perform(self, task: Task, reply: Reply) -> dict[str, Any]:
         """Train, or go on from the last checkpoint in the order's folder."""
@@ -69,12 +70,13 @@ class TrainTrial:
             error = Path(task.order.out) / f"error-rank{self._rank}.txt"
             if error.exists():
                 log.artifact(error, "error.txt")
-            self._send(log, "FAILED")
+            log.end("FAILED")
+            self._later(_send, log)
 
     def close(self) -> None:
         """Wait a moment for what is being sent."""
-        for thread in self._sending:
-            thread.join(_GO_HOME / len(self._sending))
+        for thread in self._pending:
+            thread.join(_GO_HOME / len(self._pending))
 
     def _open(self, config: RunConfig) -> Stores:
         if self._stores is None or self._corpus != config.corpus:
@@ -95,26 +97,33 @@ class TrainTrial:
         return log
 
     def _finish(self, outcome: Outcome, out: Path) -> None:
-        draw_run(outcome.history, out / "run.png")
+        """Leave the figure and the sending to a thread: the next trial need not wait for them."""
         log, self._log = self._log, None
-        if log is None:
-            return
-        best = {f"best/{k}": v for k, v in outcome.history[outcome.best_epoch - 1].items()}
-        log.metrics(best | {"best/epoch": outcome.best_epoch}, step=outcome.best_epoch)
-        log.artifact(out / "run.png", "run.png")
-        log.artifact(outcome.best.resolve(), "checkpoints/best")
-        log.artifact(outcome.last.resolve(), "checkpoints/last")
-        log.tags({"vfsearch.state": "PRUNED" if outcome.stopped else "COMPLETE"})
-        self._send(log, "FINISHED")
+        if log is not None:
+            best = {f"best/{k}": v for k, v in outcome.history[outcome.best_epoch - 1].items()}
+            log.metrics(best | {"best/epoch": outcome.best_epoch}, step=outcome.best_epoch)
+            log.artifact(outcome.best.resolve(), "checkpoints/best")
+            log.artifact(outcome.last.resolve(), "checkpoints/last")
+            log.tags({"vfsearch.state": "PRUNED" if outcome.stopped else "COMPLETE"})
+            log.end("FINISHED")
+        self._later(_draw_and_send, outcome, out, log)
 
-    def _send(self, log: TrialLog, status: Literal["FINISHED", "FAILED"]) -> None:
-        self._sending = [thread for thread in self._sending if thread.is_alive()]
-        log.end(status)
-        thread = threading.Thread(
-            target=log.close, args=(None, _SEND), name="send-log", daemon=True
-        )
+    def _later(self, action: Callable[..., None], *arguments: object) -> None:
+        self._pending = [thread for thread in self._pending if thread.is_alive()]
+        thread = threading.Thread(target=action, args=arguments, name="finish-trial", daemon=True)
         thread.start()
-        self._sending.append(thread)
+        self._pending.append(thread)
+
+
+def _draw_and_send(outcome: Outcome, out: Path, log: TrialLog | None) -> None:
+    draw_run(outcome.history, out / "run.png")
+    if log is not None:
+        log.artifact(out / "run.png", "run.png")
+        _send(log)
+
+
+def _send(log: TrialLog) -> None:
+    log.close(None, _SEND)
 
 
 class _Reporter:

@@ -76,24 +76,26 @@ def run_sweep(
         KeyboardInterrupt: after an orderly stop; ``resume`` continues it.
     """
     mode = mode or Mode()
-    with connecting(config.base.tracking) as connection, connected(mode.address) as nodes:
-        shape_of(config.base.workers, nodes)
-        server = connection.result()
-        # The study comes last: what cannot run leaves no sweep behind that 'exists already'.
-        with open_study(config, create=True, resume=resume) as study:
-            return _drive(study, server, nodes, watcher, mode)
+    with open_study(config, create=True, resume=resume) as study:
+        try:
+            with connecting(config.base.tracking) as server, connected(mode.address) as nodes:
+                return _drive(study, server, nodes, watcher, mode)
+        except BaseException:
+            study.discard_unused()
+            raise
 
 
 def _drive(
     study: SweepStudy,
-    server: Connection | None,
+    server: "Future[Connection | None]",
     nodes: list[dict[str, float]],
     watcher: Watcher,
     mode: Mode,
 ) -> SweepOutcome:
     config = study.config
     shape = shape_of(config.base.workers, nodes)
-    tracks = SweepTracks(server, config) if server is not None else None
+    connection = server.result()
+    tracks = SweepTracks(connection, config) if connection is not None else None
     ledger = Ledger(
         study=study,
         slots=slots(shape, nodes, config.concurrency),

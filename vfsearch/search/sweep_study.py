@@ -206,6 +206,11 @@ class SweepStudy:
         decision = decide(budget, spent)
         return decision.reason if decision.stop else None
 
+    def discard_unused(self) -> None:
+        """Remove the study if no trial was ever asked, so that it does not 'exist already'."""
+        if not any(_is_asked(trial) for trial in self.study.get_trials(deepcopy=False)):
+            optuna.delete_study(study_name=self.config.name, storage=self._storage)
+
     def close(self) -> None:
         """Release the driver's lock and the connections."""
         self._lock.release()

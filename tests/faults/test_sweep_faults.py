@@ -1,0 +1,84 @@
+"""Sweeps whose driver, workers or node are killed, and trials that misbehave."""
+
+import os
+import signal
+from pathlib import Path
+
+import psutil
+import pytest
+from support.engine_runs import drive, log_of, named, stub_sweep, trials
+
+pytestmark = [pytest.mark.slow, pytest.mark.fault, pytest.mark.timeout(1500)]
+
+
+def test_each_kind_of_failure_is_told_as_such_and_the_sweep_goes_on(home: Path) -> None:
+    """Margins: see `support.engine_tasks.misbehave`."""
+    margins = [50.0, 66.0, 67.0, 69.0, 70.0, 68.0, 51.0]
+    config = stub_sweep("odd", margins, workers={"report_timeout": 8, "max_retries": 1})
+    with drive(config, home) as running:
+        assert running.finish() == 0
+        ends = {line["number"]: line for line in running.of("ended")}
+    states = [ends[number]["state"] for number in range(7)]
+    assert states == ["COMPLETE", "FAIL", "FAIL", "COMPLETE", "FAIL", "FAIL", "COMPLETE"]
+    assert ends[1]["reason"] == "ValueError: a deliberate mistake"
+    assert ends[2]["reason"].startswith("out of memory: ")
+    assert ends[4]["reason"].startswith("workers were lost 2 times")
+    assert ends[5]["reason"] == "no report for 8 s (workers.report_timeout)"
+    assert [trial.user_attrs["retries"] for trial in trials("odd")] == [0, 0, 0, 1, 2, 0, 0]
+
+    folder = home / "sweeps" / "odd" / "trials"
+    assert "with a second line" in (folder / "t001" / "error-rank1.txt").read_text()
+    epochs = [line["epoch"] for line in log_of(home, "odd", 3) if line["kind"] == "epoch"]
+    assert epochs in ([1, 2, 3, 4], [1, 2, 2, 3, 4]), "continued, not begun again"
+
+
+@pytest.mark.parametrize("victim", ["driver", "raylet"])
+def test_a_killed_sweep_goes_on_where_it_was(home: Path, victim: str) -> None:
+    config = stub_sweep("cut", [50, 60, 55], epochs=8, pause=0.3)
+    with drive(config, home) as first:
+        first.until(lambda line: named(line, "epoch", number=1, epoch=3))
+        family = first.tree()
+        if victim == "driver":
+            first.process.kill()
+        else:
+            (raylet,) = [process for process in family if process.name() == "raylet"]
+            raylet.kill()
+        assert first.finish() != 0
+        assert psutil.wait_procs(family, timeout=60)[1] == [], "everything dies with it"
+    before = trials("cut")
+    assert [trial.state.name for trial in before[:2]] == ["COMPLETE", "RUNNING"]
+
+    with drive(config, home, "--resume") as second:
+        assert second.finish() == 0
+        started = [(line["number"], line["epoch"] > 0) for line in second.of("started")]
+        assert started == [(1, True), (2, False)]
+    after = trials("cut")
+    assert [trial.state.name for trial in after] == ["COMPLETE"] * 3
+    assert after[0] == before[0]
+    log = [line for line in log_of(home, "cut", 1) if line["rank"] == 0]
+    (begin, again) = [line for line in log if line["kind"] == "start"]
+    assert begin["after"] == 0
+    assert again["after"] >= 3
+    assert sorted(after[1].intermediate_values) == list(range(1, 9))
+
+
+@pytest.mark.parametrize("sent", [signal.SIGINT, signal.SIGTERM])
+def test_an_interrupt_ends_in_order_and_the_trial_goes_on_later(
+    home: Path, sent: signal.Signals
+) -> None:
+    config = stub_sweep("polite", [50], epochs=6, pause=0.3)
+    with drive(config, home) as first:
+        first.until(lambda line: named(line, "epoch", number=0, epoch=2))
+        family = first.tree()
+        os.kill(first.process.pid, sent)
+        assert first.finish() == 130
+        assert first.lines[-1]["kind"] == "interrupted"
+        assert psutil.wait_procs(family, timeout=30)[1] == []
+    (trial,) = trials("polite")
+    assert trial.state.name == "RUNNING"
+    assert trial.user_attrs["seconds"] > 0
+    with drive(config, home, "--resume") as second:
+        assert second.finish() == 0
+    (trial,) = trials("polite")
+    assert trial.state.name == "COMPLETE"
+    assert sorted(trial.intermediate_values) == list(range(1, 7))
