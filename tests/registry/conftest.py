@@ -31,12 +31,6 @@ def name() -> str:
 
 
 @pytest.fixture
-def scratch(tmp_path: Path) -> Path:
-    """An empty folder."""
-    return tmp_path
-
-
-@pytest.fixture
 def rounds() -> int:
     """Races of two promotions; VFSEARCH_TEST_RACES asks for more."""
     return int(os.environ.get("VFSEARCH_TEST_RACES", "3"))
