@@ -1,7 +1,6 @@
 """A tiny corpus and runs with checkpoints, shared by the tests of the registry."""
 
 import os
-from pathlib import Path
 from uuid import uuid4
 
 import pytest
