@@ -4,7 +4,7 @@ import math
 
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from vfsearch.loss.bound import BoundMeter, project_rows_
@@ -25,6 +25,7 @@ def naive_distances(
     return out
 
 
+@settings(deadline=None)
 @given(
     n=st.integers(1, 30),
     m=st.integers(2, 12),
@@ -67,6 +68,7 @@ def test_an_empty_bound_is_an_error() -> None:
         BoundMeter(torch.zeros(5, 3)).measure()
 
 
+@settings(deadline=None)
 @given(seed=seeds, bound=st.floats(0.01, 10))
 def test_projection_is_onto_the_ball(seed: int, bound: float) -> None:
     weight = torch.randn(9, 4, generator=torch.Generator().manual_seed(seed))

@@ -5,7 +5,7 @@ from dataclasses import astuple
 
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from vfsearch.config import ReweightingConfig
@@ -60,6 +60,7 @@ def test_924_identities_give_836_admitted_and_88_never() -> None:
     assert not is_complete(RANK, 924, 17)
 
 
+@settings(deadline=None)
 @given(m=st.integers(2, 90), updates=st.integers(1, 40), seed=st.integers(0, 2**31))
 def test_rank_schedule_is_the_naive_one(m: int, updates: int, seed: int) -> None:
     g = torch.Generator().manual_seed(seed)
@@ -75,6 +76,7 @@ def test_rank_schedule_is_the_naive_one(m: int, updates: int, seed: int) -> None
         assert int(state.admitted.sum()) == admitted_at(RANK, m, state.updates)
 
 
+@settings(deadline=None)
 @given(m=st.integers(2, 90), updates=st.integers(1, 40), seed=st.integers(0, 2**31))
 def test_small_tau_is_the_rank_schedule(m: int, updates: int, seed: int) -> None:
     g = torch.Generator().manual_seed(seed)
@@ -88,6 +90,7 @@ def test_small_tau_is_the_rank_schedule(m: int, updates: int, seed: int) -> None
         assert torch.equal(identity_weights(hard_state, RANK), identity_weights(soft_state, soft))
 
 
+@settings(deadline=None)
 @given(m=st.integers(2, 60), updates=st.integers(1, 30), seed=st.integers(0, 2**31))
 def test_large_tau_is_uniform(m: int, updates: int, seed: int) -> None:
     g = torch.Generator().manual_seed(seed)
@@ -98,6 +101,7 @@ def test_large_tau_is_uniform(m: int, updates: int, seed: int) -> None:
     assert identity_weights(state, soft).tolist() == pytest.approx([1.0] * m, rel=1e-4)
 
 
+@settings(deadline=None)
 @given(
     m=st.integers(2, 60), updates=st.integers(1, 30), seed=st.integers(0, 2**31),
     tau=st.floats(1e-3, 1e3),
