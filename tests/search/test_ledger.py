@@ -9,7 +9,7 @@ from support.sweeps import METRIC, sweep
 
 from vfsearch.search.ledger import Ledger
 from vfsearch.search.records import Asked, Ended
-from vfsearch.search.searcher import StudyScheduler, StudySearcher, WhenInterrupted
+from vfsearch.search.searcher import Halted, StudyScheduler, StudySearcher, WhenInterrupted
 from vfsearch.search.study import open_study
 from vfsearch.search.sweep_study import SweepStudy
 
@@ -180,7 +180,8 @@ def test_an_interrupt_stops_all_and_leaves_the_trial_running(study: SweepStudy) 
     stopper = WhenInterrupted(ledger)
     assert not stopper.stop_all()
     ledger.interrupt()
-    assert stopper.stop_all()
+    with pytest.raises(Halted):
+        stopper.stop_all()
     assert StudySearcher(ledger).suggest("b") == "FINISHED"
     ledger.settle()
     with again(study) as resumed:
@@ -205,7 +206,8 @@ def test_an_error_of_the_study_ends_the_sweep_and_is_raised_by_the_driver(
     monkeypatch.setattr(study, "report", gone)
     assert StudyScheduler(ledger).on_trial_result(None, Run("a"), result(1, 0.5)) == "STOP"
     StudySearcher(ledger).on_trial_complete("a", result(1, 0.5))
-    assert WhenInterrupted(ledger).stop_all()
+    with pytest.raises(Halted):
+        WhenInterrupted(ledger).stop_all()
     with pytest.raises(OSError, match="database is gone"):
         ledger.settle()
     assert study.study.trials[0].state.name == "RUNNING"

@@ -20,7 +20,7 @@ def test_a_sweep_is_warm_prunes_exactly_refuses_a_second_driver_and_can_be_exten
         with drive(config, home, "--resume") as second:
             assert second.finish() == 6
             assert second.lines[0]["type"] == "SweepError"
-            assert "driver" in second.lines[0]["message"]
+            assert "already driven by process" in second.lines[0]["message"]
         family = first.tree()
         assert first.finish() == 0
         assert psutil.wait_procs(family, timeout=30)[1] == []

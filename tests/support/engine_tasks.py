@@ -59,7 +59,9 @@ class Curve:
 
 
 def misbehave(margin: float, epoch: int, rank: int, task: Task) -> None:
-    """At epoch 2: 66 rank 1 raises, 67 out of memory, 68 hangs, 69 dies once, 70 dies always."""
+    """66 rank 1 raises, 67 rank 0 has no memory, 68 rank 1 hangs, 69 dies once, 70 dies always."""
+    if margin == 70 and epoch >= 2 and rank == 1:
+        os.kill(os.getpid(), signal.SIGKILL)
     if epoch != 2:
         return
     if margin == 66 and rank == 1:
@@ -68,7 +70,7 @@ def misbehave(margin: float, epoch: int, rank: int, task: Task) -> None:
         raise RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory: 1 TB")
     if margin == 68 and rank == 1:
         time.sleep(10_000)
-    if rank == 1 and ((margin == 69 and task.attempt == 0) or margin == 70):
+    if margin == 69 and rank == 1 and task.attempt == 0:
         os.kill(os.getpid(), signal.SIGKILL)
 
 

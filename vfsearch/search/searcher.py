@@ -75,6 +75,13 @@ class StudyScheduler(_OverLedger, FIFOScheduler):
         return decision
 
 
+class Halted(BaseException):
+    """Leaves Tune at once, without its clean-up, which would wait for the running epochs.
+
+    Whatever Tune holds can be thrown away at any moment; the processes go with Ray's connection.
+    """
+
+
 class WhenInterrupted(_OverLedger, Stopper):
     """Ends the sweep at the next turn of Tune's loop after an interrupt or an error."""
 
@@ -86,5 +93,11 @@ class WhenInterrupted(_OverLedger, Stopper):
         return False
 
     def stop_all(self) -> bool:
-        """Whether the whole sweep ends now."""
-        return self._ledger.interrupted or self._ledger.error is not None
+        """Go on, or leave.
+
+        Raises:
+            Halted: after an interrupt, or an error of the study.
+        """
+        if self._ledger.interrupted or self._ledger.error is not None:
+            raise Halted
+        return False

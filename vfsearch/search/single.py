@@ -4,12 +4,11 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from vfsearch.config import RunConfig, flat, home
 from vfsearch.errors import SweepError
 from vfsearch.search.cluster import connected
-from vfsearch.search.group import WorkerGroup
 from vfsearch.search.mailbox import TRAINING, Finished, Order, Report
 from vfsearch.search.resources import shape_of
 from vfsearch.search.sweep import absolute, connecting
@@ -18,6 +17,9 @@ from vfsearch.tracking.connection import Connection
 from vfsearch.tracking.runs import RunKey, find_run
 from vfsearch.tracking.sync import sync
 from vfsearch.tracking.trial_log import spool_root
+
+if TYPE_CHECKING:
+    from vfsearch.search.group import WorkerGroup
 
 Progress = Callable[[int, Mapping[str, float]], None]
 """(epoch, metrics), after each epoch."""
@@ -65,6 +67,10 @@ def run_single(
         connected(address) as nodes,
         TemporaryDirectory(prefix="vfsearch-run-") as storage,
     ):
+        from vfsearch.search.group import (
+            WorkerGroup,
+        )  # imports ray, after `connected` has set it up
+
         shape = shape_of(config.workers, nodes)
         server = connection.result()
         tracked = _tracked(server, name, config) if server is not None else None
@@ -85,7 +91,7 @@ def run_single(
     return _outcome(finished, out, run_id)
 
 
-def _follow(group: WorkerGroup, timeout: float, progress: Progress) -> Finished:
+def _follow(group: "WorkerGroup", timeout: float, progress: Progress) -> Finished:
     while isinstance(event := group.wait(timeout), Report):
         progress(event.epoch, event.metrics)
         group.answer(event, go_on=True)

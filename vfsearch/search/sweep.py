@@ -13,7 +13,7 @@ from vfsearch.search.definition import SweepConfig
 from vfsearch.search.ledger import Ledger, Watcher
 from vfsearch.search.mailbox import TRAINING, Order
 from vfsearch.search.records import Asked
-from vfsearch.search.resources import shape_of, slots
+from vfsearch.search.resources import GroupShape, shape_of, slots
 from vfsearch.search.study import open_study
 from vfsearch.search.sweep_study import SweepStudy
 from vfsearch.search.tracks import SweepTracks
@@ -76,46 +76,30 @@ def run_sweep(
         KeyboardInterrupt: after an orderly stop; ``resume`` continues it.
     """
     mode = mode or Mode()
+    folder = sweep_folder(config.name)
     with open_study(config, create=True, resume=resume) as study:
+        tracks: SweepTracks | None = None
+        status: Status = "FAILED"
+        unsent: tuple[str, ...] = ()
         try:
             with connecting(config.base.tracking) as server, connected(mode.address) as nodes:
-                return _drive(study, server, nodes, watcher, mode)
+                shape = shape_of(config.base.workers, nodes)
+                connection = server.result()
+                if connection is not None:
+                    tracks = SweepTracks(connection, config)
+                    tracks.log_definition(folder)
+                ledger = _ledger(study, shape, nodes, tracks, watcher, mode)
+                retries = config.base.workers.max_retries
+                run_tune(ledger, folder, warm=mode.warm, max_retries=retries)
+            ledger.settle()
+            status = "KILLED" if ledger.interrupted else "FINISHED"
         except BaseException:
             study.discard_unused()
             raise
-
-
-def _drive(
-    study: SweepStudy,
-    server: "Future[Connection | None]",
-    nodes: list[dict[str, float]],
-    watcher: Watcher,
-    mode: Mode,
-) -> SweepOutcome:
-    config = study.config
-    shape = shape_of(config.base.workers, nodes)
-    connection = server.result()
-    tracks = SweepTracks(connection, config) if connection is not None else None
-    ledger = Ledger(
-        study=study,
-        slots=slots(shape, nodes, config.concurrency),
-        gpus=shape.workers * shape.gpus,
-        dispatch=lambda asked: _dispatch(config.name, asked, nodes, mode, tracks),
-        facts=lambda number: {} if tracks is None else tracks.facts(number),
-        watcher=watcher,
-    )
-    folder = sweep_folder(config.name)
-    status: Status = "FAILED"
-    unsent: tuple[str, ...] = ()
-    try:
-        if tracks is not None:
-            tracks.log_definition(folder)
-        run_tune(ledger, folder, warm=mode.warm, max_retries=config.base.workers.max_retries)
-        ledger.settle()
-        status = "KILLED" if ledger.interrupted else "FINISHED"
-    finally:
-        if tracks is not None:
-            unsent = tracks.close(status)
+        finally:
+            # Ray is gone, and with it every worker: what they left behind can be sent.
+            if tracks is not None:
+                unsent = tracks.close(status)
     if ledger.interrupted:
         raise KeyboardInterrupt
     return SweepOutcome(
@@ -124,6 +108,25 @@ def _drive(
         stop_reason=ledger.stop_reason or "no trial was left",
         run_id=None if tracks is None else tracks.sweep_run_id,
         unsent=unsent,
+    )
+
+
+def _ledger(
+    study: SweepStudy,
+    shape: GroupShape,
+    nodes: list[dict[str, float]],
+    tracks: SweepTracks | None,
+    watcher: Watcher,
+    mode: Mode,
+) -> Ledger:
+    config = study.config
+    return Ledger(
+        study=study,
+        slots=slots(shape, nodes, config.concurrency),
+        gpus=shape.workers * shape.gpus,
+        dispatch=lambda asked: _dispatch(config.name, asked, nodes, mode, tracks),
+        facts=lambda number: {} if tracks is None else tracks.facts(number),
+        watcher=watcher,
     )
 
 

@@ -1,5 +1,6 @@
 """Ray Tune, told to execute and to decide nothing: its own records are thrown away."""
 
+import contextlib
 import json
 import os
 import shutil
@@ -51,7 +52,7 @@ def run_tune(ledger: Ledger, folder: Path, *, warm: bool, max_retries: int) -> N
     """
     from ray import tune
 
-    from vfsearch.search.searcher import StudyScheduler, StudySearcher, WhenInterrupted
+    from vfsearch.search.searcher import Halted, StudyScheduler, StudySearcher, WhenInterrupted
     from vfsearch.search.trial import SweepTrial
 
     engine = _engine(folder)
@@ -76,7 +77,7 @@ def run_tune(ledger: Ledger, folder: Path, *, warm: bool, max_retries: int) -> N
         ),
     )
     try:
-        with _interruptible(ledger), _environment(_TUNE):
+        with _interruptible(ledger), _environment(_TUNE), contextlib.suppress(Halted):
             tuner.fit()
     finally:
         shutil.rmtree(engine, ignore_errors=True)
