@@ -4,11 +4,15 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-IDENTITIES, FILES, SEED = 160, 6, 1
+if TYPE_CHECKING:
+    from vfsearch.registry.assess import Assessment
+
+IDENTITIES, FILES, SEED = 240, 6, 1
+SPLIT = (0.65, 0.15, 0.20)
 
 
 def register(app: typer.Typer) -> None:
@@ -24,9 +28,10 @@ def demo(
 ) -> None:
     """Corpus, servers, sweep, promotion, gallery; what is there already is reused."""
     from vfsearch.cli import promotion, sweep
-    from vfsearch.cli.show import bar, console, seconds, table
+    from vfsearch.cli.show import bar, console, seconds, summary_table, table
     from vfsearch.config import home
     from vfsearch.corpus.synth import Recipe, synthesise
+    from vfsearch.errors import PromotionRefused
     from vfsearch.search.loading import load_sweep
     from vfsearch.tracking import stack
 
@@ -42,10 +47,13 @@ def demo(
         spent[title] = time.monotonic() - started
 
     with step("corpus"), bar("identities") as progress:
-        recipe = Recipe(identities=IDENTITIES, voices=FILES, faces=FILES, seed=SEED)
+        recipe = Recipe(identities=IDENTITIES, voices=FILES, faces=FILES, seed=SEED, split=SPLIT)
         made = synthesise(corpus, recipe, progress=progress)
         state = "reused" if made.reused else "written"
-        console.print(f"{IDENTITIES} identities, {FILES} voices and faces each, {state}: {corpus}")
+        console.print(
+            f"{IDENTITIES} identities, {FILES} voices and faces each, {state}: {corpus}",
+            soft_wrap=True,
+        )
     with step("MLflow and S3 on loopback"), console.status("starting") as line:
         info = stack.up(home(), progress=line.update)
         console.print(f"MLflow {info.tracking_uri}, S3 {info.s3_endpoint}")
@@ -53,15 +61,20 @@ def demo(
         sweep.run(config, resume=_exists(name))
     with step("promotion"), console.status("promoting") as line:
         promoted = promotion.run(name, None, None, False, line.update)
+    if promoted.champion_before is None and promoted.outcome != "promoted":
+        promotion.show(promoted, full=True)
+        raise PromotionRefused(f"sweep {name} has no model that the policy accepts; see above")
     with step("gallery"), console.status("embedding and drawing"):
-        page = _gallery(home() / "demo-gallery", corpus)
+        page, champion = _champion(home() / "demo-gallery", corpus, evaluate=not promoted.candidate)
     with step("report"):
         report = _report(name)
         link = sweep.link(name)
     sweep.leaderboard(name)
     best = _best(name)
     console.print(f"best trial: {best}", soft_wrap=True)
-    promotion.show(promoted)
+    promotion.show(promoted, full=False)
+    if champion.results:
+        console.print(summary_table("the champion on the test split", champion.results))
     spent["all"] = sum(spent.values())
     console.print(
         table("where the time went", ["step", ">time"], [(k, seconds(v)) for k, v in spent.items()])
@@ -91,7 +104,8 @@ def _best(name: str) -> str:
     return f"t{row.number:03d}, " + ", ".join(f"{k}={brief(v)}" for k, v in row.params.items())
 
 
-def _gallery(out: Path, corpus: Path) -> Path:
+def _champion(out: Path, corpus: Path, *, evaluate: bool) -> tuple[Path, "Assessment"]:
+    """The champion's gallery, and its test metrics if the promotion has not just made them."""
     from vfsearch.config import CorpusConfig, TrackingConfig
     from vfsearch.evaluation.showcase import write_showcase
     from vfsearch.registry.assess import assess
@@ -100,10 +114,17 @@ def _gallery(out: Path, corpus: Path) -> Path:
 
     where = CorpusConfig(root=corpus)
     model = resolve_model("champion", lambda: connect(TrackingConfig()))
-    made = assess(model.folder, where, "test", queries=[], bootstrap=0)
-    return write_showcase(
-        made.store, made.embeddings, where, out, title="Retrieval by the demo's champion"
-    )[0]
+    made = assess(
+        model.folder,
+        where,
+        "test",
+        queries=None if evaluate else [],
+        galleries=(2, 10),
+        strata=("U",),
+    )
+    title = "Retrieval by the demo's champion"
+    page, _ = write_showcase(made.store, made.embeddings, where, out, title=title)
+    return page, made
 
 
 def _report(name: str) -> Path:

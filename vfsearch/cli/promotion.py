@@ -35,7 +35,7 @@ def promote(
 
     with console.status("promoting") as line:
         made = run(sweep, policy, corpus, dry_run, line.update)
-    show(made)
+    show(made, full=True)
     if made.outcome in ("refused", "challenger") and made.decision is not None:
         failed = "; ".join(reason.text for reason in made.decision.failed)
         raise PromotionRefused(f"{sweep} is not promoted: {failed}")
@@ -67,12 +67,13 @@ def run(
     )
 
 
-def show(made: "Promotion") -> None:
-    """Print a promotion's figures, reasons and outcome."""
-    from vfsearch.cli.show import console, results_table, table
+def show(made: "Promotion", *, full: bool) -> None:
+    """Print a promotion's figures (all of them or the main ones), reasons and outcome."""
+    from vfsearch.cli.show import console, results_table, summary_table, table
 
     if made.candidate is not None:
-        console.print(results_table("the candidate on the test split", made.candidate.results))
+        draw = results_table if full else summary_table
+        console.print(draw("the candidate on the test split", made.candidate.results))
     if made.decision is not None:
         rows = [
             ("yes" if reason.passed else "NO", reason.rule, reason.about, reason.text)

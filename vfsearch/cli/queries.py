@@ -50,6 +50,8 @@ def generate(
         strata=_strata(strata),
         seed=seed,
     )
+    for note in made.notes:
+        console.print(f"note: {note}", soft_wrap=True)
     for queries in made.lists:
         console.print(f"{write_list(queries, out)}  {len(queries):,} queries", soft_wrap=True)
 

@@ -19,6 +19,8 @@ if TYPE_CHECKING:
     from vfsearch.evaluation.evaluate import ListResult
 
 console = Console(highlight=False)
+if not console.is_terminal:
+    console = Console(highlight=False, width=140)  # a file has no width that lines must keep to
 
 
 def table(title: str, columns: Sequence[str], rows: Iterable[Sequence[object]]) -> Table:
@@ -26,7 +28,8 @@ def table(title: str, columns: Sequence[str], rows: Iterable[Sequence[object]]) 
     out = Table(title=title, title_justify="left", header_style="bold")
     for column in columns:
         right = column.startswith(">")
-        out.add_column(column.removeprefix(">"), justify="right" if right else "left")
+        name = column.removeprefix(">")
+        out.add_column(name, justify="right" if right else "left", overflow="fold")
     for row in rows:
         out.add_row(*("" if cell is None else str(cell) for cell in row))
     return out
@@ -70,10 +73,32 @@ def bar(unit: str) -> Iterator[Callable[[int, int], None]]:
         yield update
 
 
+def summary_table(title: str, results: Sequence["ListResult"]) -> Table:
+    """The main metric of each list without strata: value, interval, chance, ceiling."""
+    rows = []
+    for result in results:
+        if result.stratum == "U":
+            metric, value = next(iter(result.metrics.items()))
+            name = f"1:{result.gallery} {metric}" if result.kind == "match" else metric
+            low, high = result.interval.get(metric, (None, None))
+            rows.append(
+                (
+                    result.direction,
+                    name,
+                    number(value),
+                    f"{number(low)} – {number(high)}",
+                    number(result.chance.get(metric)),
+                    number(result.ceiling.get(metric)),
+                )
+            )
+    columns = ["", "metric", ">value", "95 % interval", ">chance", ">Bayes ceiling"]
+    return table(title, columns, rows)
+
+
 def results_table(title: str, results: Sequence["ListResult"]) -> Table:
     """Evaluated query lists: each metric beside its interval, chance, oracles and ceiling."""
     known = any(result.ceiling for result in results)
-    columns = ["list", ">n", "metric", ">value", "95 % interval", ">chance", ">gender", ">g + nat."]
+    columns = ["list", ">n", "metric", ">value", "95 % interval", ">chance", ">gender", ">g + n"]
     rows = []
     for result in results:
         for at, (metric, value) in enumerate(result.metrics.items()):

@@ -30,6 +30,11 @@ ORACLES: dict[str, Callable[[Sequence[Person]], Scores]] = {
 }
 
 
+_CEILED = frozenset({"accuracy", "auc", "eer", "map", "r@1"})
+"""Metrics that no score beats the likelihood ratio in; a list of ten faces may do better by not
+showing one identity many times."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class ListResult:
     """One list, evaluated. Metric keys: accuracy; auc, eer; map, r@1, r@5, r@10, median_rank."""
@@ -48,7 +53,7 @@ class ListResult:
     chance: dict[str, float]
     oracles: dict[str, dict[str, float]]
     ceiling: dict[str, float] = field(default_factory=dict)
-    """The Bayes-optimal score's metrics, of a corpus that knows it."""
+    """The Bayes-optimal score's metrics where it is optimal, of a corpus that knows it."""
     fraction_of_bayes: dict[str, float] = field(default_factory=dict)
     """(metric - chance) / (ceiling - chance)."""
 
@@ -104,7 +109,8 @@ def _evaluate(
     if truth is not None:
         scores = bayes_scores_of(truth, identities, queries.stratum)
         scores = scores if queries.direction == "v2f" else scores.T
-        ceiling = measure_identities(resolved, scores).metrics()
+        optimal = measure_identities(resolved, scores).metrics()
+        ceiling = {name: value for name, value in optimal.items() if name in _CEILED}
     interval = {}
     if bootstrap:
         interval = intervals(replicates(measured, draw(resolved, bootstrap, seed)))
