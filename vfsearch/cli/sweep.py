@@ -1,5 +1,6 @@
 """``vfsearch sweep`` and what one asks of a sweep afterwards."""
 
+import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -82,8 +83,9 @@ def leaderboard(name: str, top: int = 20) -> None:
     rows = standings(trials_table(study), config)
     params = list(config.parameters)
     metrics = [objective.metric for objective in config.objectives]
-    columns = [">trial", "state", *(f">{metric}" for metric in metrics)]
-    columns += [*(f">{param}" for param in params), ">epochs", ">time", ">retries"]
+    # Broken at the dots, long names leave room for the figures.
+    names = [re.sub(r"([./])", r"\1\n", name) for name in (*metrics, *params)]
+    columns = [">trial", "state", *(f">{name}" for name in names), ">epochs", ">time", ">retries"]
     cells = [
         (
             f"t{row.number:03d}",
