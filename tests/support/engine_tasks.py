@@ -35,21 +35,22 @@ class Curve:
         self.served += 1
         note(out, rank, "start", attempt=task.attempt, after=start, served=self.served)
         torch.distributed.barrier()
-        for epoch in range(start + 1, epochs + 1):
-            time.sleep(float(config["optimizer"]["lr"]))
-            torch.distributed.all_reduce(torch.ones(1))
-            misbehave(margin, epoch, rank, task)
+        for epoch in range(max(start, 1), epochs + 1):
+            if epoch > start:  # after a restart the last epoch is only reported again
+                time.sleep(float(config["optimizer"]["lr"]))
+                torch.distributed.all_reduce(torch.ones(1))
+                misbehave(margin, epoch, rank, task)
             decision = torch.ones(1)
             if rank == 0:
                 marker.write_text(json.dumps({"epoch": epoch}))
-                note(out, rank, "epoch", epoch=epoch)
+                note(out, rank, "epoch", epoch=epoch, again=epoch == start)
                 decision[0] = float(reply(epoch, {"val/match_v2f_1to2": margin * epoch / 1000}))
             torch.distributed.broadcast(decision, 0)
             if not decision.item():
                 note(out, rank, "stopped", epoch=epoch)
                 return {"stopped": True, "epoch": epoch}
         note(out, rank, "end")
-        return {"stopped": False, "epoch": epochs}
+        return {"stopped": False, "epoch": epochs, "best_epoch": epochs, "best_value": 1.0}
 
     def failed(self, task: Task, reason: str) -> None:
         note(Path(task.order.out), self.rank, "failed", reason=reason)

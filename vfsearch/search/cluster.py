@@ -45,9 +45,11 @@ def connected(address: str | None = None) -> Iterator[list[dict[str, float]]]:
     Raises:
         SweepError: the cluster cannot be reached or Ray does not start.
     """
-    # Ray prints this on the standard output of the driver, for every lost worker; ours is the
-    # trial's reason. Read when ray is imported.
-    os.environ.setdefault("RAY_DEDUP_LOGS_SKIP_REGEX", "A worker died or was killed")
+    # Ray prints these on the driver's standard output; ours is the reason of the trial. The
+    # variable is read when ray is imported.
+    os.environ.setdefault(
+        "RAY_DEDUP_LOGS_SKIP_REGEX", "A worker died or was killed|Raylet is terminated"
+    )
     import ray
 
     if ray.is_initialized():

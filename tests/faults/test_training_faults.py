@@ -1,0 +1,108 @@
+"""Real training through the engine: warm, cold, killed and single runs give the same bytes."""
+
+import hashlib
+from pathlib import Path
+from typing import Any
+
+import pytest
+from support.engine_runs import METRIC, drive, named, trials
+from support.small_corpus import small_corpus
+
+from vfsearch.config import load_run
+from vfsearch.search.mailbox import TRAINING
+from vfsearch.search.records import Curves
+
+pytestmark = [pytest.mark.slow, pytest.mark.fault, pytest.mark.timeout(1500)]
+
+REAL = ("--performer", TRAINING)
+
+
+def real_sweep(name: str, root: Path) -> dict[str, Any]:
+    """Two trials of 4 epochs on noise, with everything on that has a state."""
+    return {
+        "name": name,
+        "base": {
+            "corpus": {"root": str(root), "face_size": 56, "store": str(root / "store")},
+            "model": {
+                "face": {"encoder": "small"},
+                "voice": {"encoder": "small"},
+                "embedding_dim": 16,
+                "dropout": 0.2,
+            },
+            "classifier": {"norm_bound": 2.0},
+            "reweighting": {"every": 2},
+            "training": {
+                "batch": 8,
+                "epoch_steps": 2,
+                "audio_seconds": [0.5, 0.75],
+                "stages": {"warm_up": 2, "weight_learning": 6, "learning_milestones": [5]},
+            },
+            "evaluation": {"galleries": [2], "strata": ["U"], "audio_seconds": 1.0},
+            "workers": {"count": 2, "report_timeout": 600},
+            "tracking": {"enabled": False},
+        },
+        "parameters": {
+            "loss.margin": {"type": "float", "low": 1, "high": 16, "log": True},
+            "optimizer.lr": {"type": "float", "low": 0.005, "high": 0.1, "log": True},
+        },
+        "objectives": [{"metric": METRIC, "direction": "maximize"}],
+        "sampler": {"name": "random", "seed": 5},
+        "budget": {"trials": 2},
+    }
+
+
+def digests(folder: Path) -> dict[str, str]:
+    """Contents of a trial's checkpoints."""
+    return {
+        f"{which}/{file}": hashlib.sha256(
+            (folder / "checkpoints" / which / file).read_bytes()
+        ).hexdigest()
+        for which in ("last", "best")
+        for file in ("model.safetensors", "training.safetensors")
+    }
+
+
+def results(home: Path, name: str) -> list[Any]:
+    """Everything of a sweep that must not depend on how it was executed."""
+    found = []
+    for trial in trials(name):
+        curves = {
+            epoch: {key: value for key, value in row.items() if not key.startswith("time/")}
+            for epoch, row in Curves.of(trial).epochs.items()
+        }
+        folder = home / "sweeps" / name / "trials" / f"t{trial.number:03d}"
+        found.append((trial.state.name, trial.params, trial.values, curves, digests(folder)))
+    return found
+
+
+def test_a_killed_warm_sweep_and_a_single_run_equal_cold_trials_bit_for_bit(
+    home: Path, tmp_path: Path
+) -> None:
+    small_corpus(tmp_path / "corpus", identities=8)
+    cold = real_sweep("cold", tmp_path / "corpus")
+    with drive(cold, home, *REAL, "--cold") as reference:
+        assert reference.finish() == 0
+    expected = results(home, "cold")
+    assert [state for state, *_ in expected] == ["COMPLETE", "COMPLETE"]
+    assert expected[0][4] != expected[1][4]
+
+    warm = real_sweep("warm", tmp_path / "corpus")
+    with drive(warm, home, *REAL) as first:
+        first.until(lambda line: named(line, "epoch", number=1, epoch=2))
+        first.process.kill()
+    assert [trial.state.name for trial in trials("warm")] == ["COMPLETE", "RUNNING"]
+    with drive(warm, home, *REAL, "--resume") as second:
+        assert second.finish() == 0
+        assert [line["number"] for line in second.of("started")] == [1]
+    assert results(home, "warm") == expected
+
+    from vfsearch.search.single import run_single
+
+    run = load_run(home / "sweeps" / "cold" / "trials" / "t001" / "config.yaml")
+    epochs: list[int] = []
+    single = run_single(
+        run, tmp_path / "out", name="single", progress=lambda epoch, _: epochs.append(epoch)
+    )
+    assert epochs == [1, 2, 3, 4]
+    assert single.best_value == expected[1][2][0]
+    assert digests(tmp_path / "out") == expected[1][4]
