@@ -22,10 +22,10 @@ demo-down:       ## Stop the servers that the demo leaves running; nothing is lo
 	@.venv/bin/vfsearch stack down
 
 test: install system  ## The whole suite (under 25 minutes on 2 cores)
-	@$(PY) -m pytest
+	@$(PY) -m pytest -n 2 --dist loadfile
 
 test-quick: install  ## What runs in under 2 minutes
-	@$(PY) -m pytest -m "not slow and not fault and not browser"
+	@$(PY) -m pytest -n 2 --dist loadfile -m "not slow and not fault and not browser"
 
 check: install   ## Style, types and the direction of imports
 	@.venv/bin/ruff check .

@@ -58,8 +58,8 @@ def test_the_demo_fits_its_promise() -> None:
     assert config.budget.trials >= 12
     assert config.base.workers.count == 2
     steps = config.base.training.stages.total
-    assert 80 <= steps <= 120
-    assert steps / (config.base.training.epoch_steps or 1) == 12
+    assert 80 <= steps <= 150
+    assert steps % (config.base.training.epoch_steps or 1) == 0
 
 
 @given(seed=st.integers(0, 2**31 - 1), kind=st.sampled_from(sorted(SPACES)))

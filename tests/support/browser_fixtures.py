@@ -35,7 +35,7 @@ class Opened:
 OpenPage = Callable[..., Opened]
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def browser() -> Iterator[Browser]:
     """One Chromium for the session; skipped where none is installed."""
     if not shutil.which(CHROMIUM):
