@@ -37,7 +37,7 @@ OpenPage = Callable[..., Opened]
 
 @pytest.fixture(scope="module")
 def browser() -> Iterator[Browser]:
-    """One Chromium for the session; skipped where none is installed."""
+    """One Chromium for the file (its event loop must not outlive it); skipped where none is."""
     if not shutil.which(CHROMIUM):
         pytest.skip("no chromium in /usr/bin; `make system` installs it")
     with sync_playwright() as playwright:
