@@ -8,7 +8,6 @@ import pytest
 from support.engine_runs import METRIC, drive, named, trials
 from support.small_corpus import small_corpus
 
-from vfsearch.config import load_run
 from vfsearch.search.mailbox import TRAINING
 from vfsearch.search.records import Curves
 
@@ -96,13 +95,9 @@ def test_a_killed_warm_sweep_and_a_single_run_equal_cold_trials_bit_for_bit(
         assert [line["number"] for line in second.of("started")] == [1]
     assert results(home, "warm") == expected
 
-    from vfsearch.search.single import run_single
-
-    run = load_run(home / "sweeps" / "cold" / "trials" / "t001" / "config.yaml")
-    epochs: list[int] = []
-    single = run_single(
-        run, tmp_path / "out", name="single", progress=lambda epoch, _: epochs.append(epoch)
-    )
-    assert epochs == [1, 2, 3, 4]
-    assert single.best_value == expected[1][2][0]
+    resolved = home / "sweeps" / "cold" / "trials" / "t001" / "config.yaml"
+    with drive(resolved, home, "--single", str(tmp_path / "out")) as single:
+        assert single.finish() == 0
+        assert [line["epoch"] for line in single.of("epoch")] == [1, 2, 3, 4]
+        assert single.lines[-1]["best_value"] == expected[1][2][0]
     assert digests(tmp_path / "out") == expected[1][4]

@@ -1,6 +1,7 @@
 """A sweep in a process of its own, for tests that kill or interrupt it: prints one JSON line each.
 
 Usage: engine_drive.py SWEEP.json [--resume] [--cold] [--performer MODULE:CLASS]
+       engine_drive.py RUN.yaml --single OUT
 """
 
 import json
@@ -10,9 +11,11 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from vfsearch.config import load_run
 from vfsearch.errors import VfsearchError
 from vfsearch.search.definition import SweepConfig
 from vfsearch.search.records import Asked, Ended
+from vfsearch.search.single import run_single
 from vfsearch.search.sweep import Mode, run_sweep
 
 
@@ -33,7 +36,20 @@ def say(kind: str, **facts: Any) -> None:
     print(json.dumps({"kind": kind, "at": time.time(), **facts}), flush=True)
 
 
+def single(config: Path, out: Path) -> None:
+    outcome = run_single(
+        load_run(config),
+        out,
+        name="single",
+        progress=lambda epoch, metrics: say("epoch", epoch=epoch),
+    )
+    say("done", best_value=outcome.best_value, epoch=outcome.epoch)
+
+
 def main() -> None:
+    if "--single" in sys.argv:
+        single(Path(sys.argv[1]), Path(sys.argv[3]))
+        return
     config = SweepConfig.model_validate(json.loads(Path(sys.argv[1]).read_text()))
     performer = "support.engine_tasks:Curve"
     if "--performer" in sys.argv:

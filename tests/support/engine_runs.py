@@ -46,11 +46,14 @@ def stub_sweep(name: str, margins: list[float], **changes: Any) -> dict[str, Any
 class Drive:
     """One driver process."""
 
-    def __init__(self, config: dict[str, Any], home: Path, *flags: str) -> None:
-        file = home / f"{config['name']}.json"
-        file.write_text(json.dumps(config))
+    def __init__(self, config: dict[str, Any] | Path, home: Path, *flags: str) -> None:
+        if isinstance(config, dict):
+            file = home / f"{config['name']}.json"
+            file.write_text(json.dumps(config))
+        else:
+            file = config
         self.lines: list[Line] = []
-        self._log = (home / f"{config['name']}.err").open("ab")
+        self._log = (home / f"{file.stem}.err").open("ab")
         self.process = subprocess.Popen(
             [sys.executable, str(TESTS / "support" / "engine_drive.py"), str(file), *flags],
             stdout=subprocess.PIPE,
@@ -97,7 +100,7 @@ class Drive:
 
 
 @contextmanager
-def drive(config: dict[str, Any], home: Path, *flags: str) -> Iterator[Drive]:
+def drive(config: dict[str, Any] | Path, home: Path, *flags: str) -> Iterator[Drive]:
     running = Drive(config, home, *flags)
     try:
         yield running

@@ -50,6 +50,7 @@ def connected(address: str | None = None) -> Iterator[list[dict[str, float]]]:
     os.environ.setdefault(
         "RAY_DEDUP_LOGS_SKIP_REGEX", "A worker died or was killed|Raylet is terminated"
     )
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     import ray
 
     if ray.is_initialized():

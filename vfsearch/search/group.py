@@ -26,7 +26,9 @@ _POLL = 5.0
 _START = 900.0
 """Seconds that workers get to start; a busy cluster may have to make room first."""
 _LEAVE = 20.0
-"""Seconds that workers get to go home, or to end an order that was stopped."""
+"""Seconds that workers get to go home."""
+_END = 120.0
+"""Seconds that workers get to end an order that was stopped."""
 
 
 class WorkerGroup:
@@ -109,7 +111,7 @@ class WorkerGroup:
         """End the order at this report; waits until the workers have ended it."""
         self._stopping = True
         self.answer(report, go_on=False)
-        while isinstance(event := self.wait(_LEAVE), Report):
+        while isinstance(event := self.wait(_END), Report):
             self.answer(event, go_on=False)
         return event
 

@@ -76,22 +76,30 @@ def run_single(
         tracked = _tracked(server, name, config) if server is not None else None
         group = WorkerGroup(shape, storage=Path(storage))
         try:
-            order = Order(
-                number=0,
-                config=absolute(config).model_dump(mode="json"),
-                out=str(out.absolute()),
-                performer=performer,
-                extra={} if tracked is None else {"tracked": tracked.to_json()},
-            )
+            order = order_for(config, out, number=0, performer=performer, tracked=tracked)
             group.assign(order, max_retries=config.workers.max_retries)
-            finished = _follow(group, config.workers.report_timeout, progress)
+            finished = follow(group, config.workers.report_timeout, progress)
         finally:
             group.close()
     run_id = None if tracked is None else _sent(tracked)
     return _outcome(finished, out, run_id)
 
 
-def _follow(group: "WorkerGroup", timeout: float, progress: Progress) -> Finished:
+def order_for(
+    config: RunConfig, out: Path, *, number: int, performer: str, tracked: Tracked | None
+) -> Order:
+    """The order of one run outside Tune, as its workers get it."""
+    return Order(
+        number=number,
+        config=absolute(config).model_dump(mode="json"),
+        out=str(out.absolute()),
+        performer=performer,
+        extra={} if tracked is None else {"tracked": tracked.to_json()},
+    )
+
+
+def follow(group: "WorkerGroup", timeout: float, progress: Progress) -> Finished:
+    """Let the order of a group run to its end."""
     while isinstance(event := group.wait(timeout), Report):
         progress(event.epoch, event.metrics)
         group.answer(event, go_on=True)
