@@ -1,4 +1,4 @@
-"""Write docs/configuration.md from the settings' own docstrings: `python scripts/configuration_reference.py`."""
+"""Write docs/configuration.md from the settings' own docstrings."""
 
 from pathlib import Path
 from typing import Any
