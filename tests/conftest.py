@@ -16,9 +16,7 @@ pytest_plugins = [
 ]
 
 # Shapes in signatures are checked at run time here, and only here.
-_HOOK = install_import_hook(
-    ["vfsearch.loss", "vfsearch.model"], "beartype.beartype"
-)
+_HOOK = install_import_hook(["vfsearch.loss", "vfsearch.model"], "beartype.beartype")
 
 
 @pytest.fixture(autouse=True)
