@@ -15,6 +15,7 @@ from vfsearch.cli import (
     evaluation,
     promotion,
     queries,
+    race,
     space,
     stack,
     sweep,
@@ -33,7 +34,7 @@ app.add_typer(corpus.app, name="corpus")
 app.add_typer(queries.app, name="queries")
 app.add_typer(space.app, name="space")
 app.add_typer(stack.app, name="stack")
-for module in (training, sweep, evaluation, promotion, demo):
+for module in (training, sweep, race, evaluation, promotion, demo):
     module.register(app)
 
 _WRITING = (errno.EACCES, errno.EROFS, errno.ENOSPC, errno.ENOTDIR, errno.EISDIR, errno.EEXIST)

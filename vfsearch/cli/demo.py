@@ -129,7 +129,9 @@ def _champion(out: Path, corpus: Path, *, evaluate: bool) -> tuple[Path, "Assess
 
 def _report(name: str) -> Path:
     from vfsearch.config import home
-    from vfsearch.search.report import ReportExtras, write_report
+    from vfsearch.search.race_record import report_extras
+    from vfsearch.search.report import write_report
     from vfsearch.search.study import read_sweep
 
-    return write_report(read_sweep(name)[1], home() / f"report-{name}.html", ReportExtras())
+    study = read_sweep(name)[1]
+    return write_report(study, home() / f"report-{name}.html", report_extras(study))

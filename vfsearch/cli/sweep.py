@@ -128,14 +128,15 @@ def report(
 ) -> None:
     """One self-contained page: leaderboard, history, importance, what pruning saved, costs."""
     from vfsearch.cli.show import console
-    from vfsearch.search.report import ReportExtras, write_report
+    from vfsearch.search.race_record import report_extras
+    from vfsearch.search.report import write_report
     from vfsearch.search.study import read_sweep
 
     _, study = read_sweep(sweep)
     page = write_report(
         study,
         out or Path(f"report-{sweep}.html"),
-        ReportExtras(dollars_per_gpu_hour=dollars_per_gpu_hour),
+        report_extras(study, dollars=dollars_per_gpu_hour),
     )
     console.print(f"{page}", soft_wrap=True)
 

@@ -1,6 +1,7 @@
 """What a sweep is: its base run, parameters, objectives, sampler, pruner and budget."""
 
 import re
+from collections.abc import Collection
 from typing import Annotated, Any, Literal, Self
 
 import numpy as np
@@ -212,3 +213,9 @@ def derived_seed(seed: int, number: int, purpose: Literal["trial", "sampler", "s
     """Return a 31-bit seed for one trial and one purpose, the same on every machine."""
     stream = ("trial", "sampler", "space").index(purpose)
     return int(np.random.SeedSequence([seed, stream, number]).generate_state(1)[0] >> 1)
+
+
+def race_seed(seed: int, number: int, index: int, taken: Collection[int]) -> int:
+    """Return the 31-bit seed of one fresh run of a trial; none of ``taken``."""
+    words = np.random.SeedSequence([seed, 3, number, index]).generate_state(len(taken) + 1)
+    return next(int(word >> 1) for word in words if int(word >> 1) not in taken)

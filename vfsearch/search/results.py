@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from vfsearch.errors import SweepError
 from vfsearch.search.analysis import TrialRow, ranked, trials_table
 from vfsearch.search.definition import SweepConfig
+from vfsearch.search.race_record import RaceResult, read_seed
 from vfsearch.search.study import read_sweep
 
 
@@ -32,7 +33,9 @@ def standings(rows: Sequence[TrialRow], config: SweepConfig) -> list[TrialRow]:
 
 
 def best_run(name: str) -> BestRun:
-    """The best completed trial of a sweep, by its first objective.
+    """The best completed trial of a sweep by its first objective, or what its race says.
+
+    With a race of the present best trials: its leader, with the run of its best fresh seed.
 
     Raises:
         SweepError: no such sweep, no completed trial, or its run was not tracked.
@@ -41,10 +44,16 @@ def best_run(name: str) -> BestRun:
     complete = ranked(trials_table(study), config.objectives[0])
     if not complete:
         raise SweepError(f"sweep {name} has no completed trial; see: vfsearch trials {name}")
-    best = complete[0]
-    if best.mlflow_run_id is None:
+    best, run_id = complete[0], complete[0].mlflow_run_id
+    race = RaceResult.read(study)
+    if race is not None and race.is_current(study, config):
+        number, index = race.candidate
+        best = next(row for row in complete if row.number == number)
+        seed = read_seed(study, number, index)
+        run_id = None if seed is None else seed.run_id
+    if run_id is None:
         raise SweepError(
             f"trial {best.number} of sweep {name} has no run in MLflow (tracking.enabled was off), "
             "so there is nothing to promote"
         )
-    return BestRun(config=config, row=best, run_id=best.mlflow_run_id)
+    return BestRun(config=config, row=best, run_id=run_id)
