@@ -5,9 +5,14 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
 from jaxtyping import install_import_hook
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+# Shared machines are noisy: an example that takes long is not wrong.
+settings.register_profile("vfsearch", deadline=None)
+settings.load_profile("vfsearch")
 
 pytest_plugins = [
     "support.browser_fixtures",
