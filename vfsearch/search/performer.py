@@ -6,6 +6,7 @@ worker could not send is in the spool, and the driver sends it.
 """
 
 import gc
+import json
 import threading
 from collections.abc import Callable
 from pathlib import Path
@@ -15,6 +16,8 @@ import torch
 import yaml
 
 from vfsearch.config import CorpusConfig, RunConfig
+from vfsearch.corpus.queries import write_list
+from vfsearch.evaluation.epoch import EpochEvaluator
 from vfsearch.search.mailbox import Task
 from vfsearch.search.serve import Reply
 from vfsearch.search.tracks import Tracked
@@ -50,7 +53,7 @@ class TrainTrial:
         reporter = _Reporter(reply, self._log)
         outcome = train(config, out, reporter, device=device, stores=self._open(config))
         if self._rank == 0:
-            self._finish(outcome, out)
+            self._finish(outcome, config, out)
         # The graph of DDP's hooks is cyclic: free the model now, not in the next trial.
         gc.collect()
         if device.type == "cuda":
@@ -96,7 +99,7 @@ class TrainTrial:
         log.artifact(resolved, "config.yaml")
         return log
 
-    def _finish(self, outcome: Outcome, out: Path) -> None:
+    def _finish(self, outcome: Outcome, config: RunConfig, out: Path) -> None:
         """Leave the figure and the sending to a thread: the next trial need not wait for them."""
         log, self._log = self._log, None
         if log is not None:
@@ -104,6 +107,12 @@ class TrainTrial:
             log.metrics(best | {"best/epoch": outcome.best_epoch}, step=outcome.best_epoch)
             log.artifact(outcome.best.resolve(), "checkpoints/best")
             log.artifact(outcome.last.resolve(), "checkpoints/last")
+            metrics = out / "metrics.json"
+            metrics.write_text(json.dumps(outcome.history, indent=1) + "\n", encoding="utf-8")
+            log.artifact(metrics, "metrics.json")
+            # The lists are a function of the split and the settings: these are the ones used.
+            for queries in EpochEvaluator(self._open(config).val, config.evaluation).lists:
+                log.artifact(write_list(queries, out / "queries"), f"queries/{queries.name}.txt")
             log.tags({"vfsearch.state": "PRUNED" if outcome.stopped else "COMPLETE"})
             log.end("FINISHED")
         self._later(_draw_and_send, outcome, out, log)
