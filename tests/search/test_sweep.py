@@ -67,7 +67,7 @@ def test_what_never_fits_is_refused_and_leaves_no_sweep_behind(home: Path) -> No
 
 def test_fifty_short_trials_leave_nothing_and_the_driver_does_not_grow(home: Path) -> None:
     margins = [20.0 + 7 * (number % 10) for number in range(50)]
-    config = stub_sweep("many", margins, pruner=MEDIAN, epochs=3, pause=0.0)
+    config = stub_sweep("many", margins, pruner=MEDIAN, epochs=3, pause=0.001)
     with drive(config, home) as running:
         running.until(lambda line: named(line, "ended", number=9))
         main = psutil.Process(running.process.pid)
