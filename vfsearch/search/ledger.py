@@ -54,8 +54,6 @@ class Ledger:
     interrupted: bool = False
     error: BaseException | None = None
     stop_reason: str | None = None
-    completed: int = 0
-    """Trials that this driver saw complete."""
     _live: dict[str, _Live] = field(default_factory=dict)
     _waiting: list[Asked] = field(default_factory=list)
     _spent: dict[int, float] = field(default_factory=dict)
@@ -165,6 +163,5 @@ class Ledger:
         if lost:
             return self.study.fail(live.number, "the process that owned its workers was lost")
         if result.get("kind") == "completed":
-            self.completed += 1
             return self.study.complete(live.number)
         return self.study.fail(live.number, str(result.get("reason") or "ended without a result"))

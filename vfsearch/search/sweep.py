@@ -93,8 +93,6 @@ def run_sweep(
                 run_tune(ledger, folder, warm=mode.warm, max_retries=retries)
             ledger.settle()
             status = "KILLED" if ledger.interrupted else "FINISHED"
-            if tracks is not None and ledger.completed:
-                tracks.log_queries(folder)
         except BaseException:
             study.discard_unused()
             raise

@@ -113,17 +113,6 @@ class SweepTracks:
         path.write_text(text, encoding="utf-8")
         self._log.artifact(path, "sweep.yaml")
 
-    def log_queries(self, folder: Path) -> None:
-        """Log the validation query lists: the same for every trial, so once, to the sweep's run."""
-        from vfsearch.corpus.queries import write_list
-        from vfsearch.corpus.store import open_store
-        from vfsearch.evaluation.epoch import EpochEvaluator
-
-        base = self._config.base
-        for queries in EpochEvaluator(open_store(base.corpus, "val"), base.evaluation).lists:
-            write_list(queries, folder / "queries")
-        self._log.artifact(folder / "queries", "queries")
-
     def close(self, status: Status) -> tuple[str, ...]:
         """End the sweep's run and send what is left; returns the runs that could not be sent.
 
