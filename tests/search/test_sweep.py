@@ -63,22 +63,3 @@ def test_what_never_fits_is_refused_and_leaves_no_sweep_behind(home: Path) -> No
     with drive(fitting, home, "--cold") as accepted:
         assert accepted.finish() == 0
     assert [trial.state.name for trial in trials("wide")] == ["COMPLETE"]
-
-
-def test_fifty_short_trials_leave_nothing_and_the_driver_does_not_grow(home: Path) -> None:
-    margins = [20.0 + 7 * (number % 10) for number in range(50)]
-    config = stub_sweep("many", margins, pruner=MEDIAN, epochs=3, pause=0.001)
-    with drive(config, home) as running:
-        running.until(lambda line: named(line, "ended", number=9))
-        main = psutil.Process(running.process.pid)
-        before, processes = main.memory_info().rss, len(running.tree())
-        running.until(lambda line: named(line, "started", number=49))
-        grown = (main.memory_info().rss - before) / 2**20
-        assert grown < 50, f"grew by {grown:.0f} MB in 40 trials"
-        family = running.tree()
-        # Ray may start or end an idle process; forty trials' worth would be hundreds.
-        assert len(family) <= processes + 4
-        assert running.finish() == 0
-        assert psutil.wait_procs(family, timeout=30)[1] == []
-    assert len(trials("many")) == 50
-    assert {trial.state.name for trial in trials("many")} == {"COMPLETE", "PRUNED"}
