@@ -17,6 +17,7 @@ settings.load_profile("vfsearch")
 pytest_plugins = [
     "support.browser_fixtures",
     "support.postgres_fixtures",
+    "support.ray_fixtures",
     "support.stack_fixtures",
 ]
 

@@ -367,24 +367,44 @@ def explain(
 ) -> list[str]:
     """Say each problem of a section that stands at ``prefix`` in the file, with its line."""
     entries = error.errors(include_url=False)
-    return [_problem((*prefix, *entry["loc"]), entry, source, lines) for entry in entries]
+    return [
+        _problem((*prefix, *entry["loc"]), entry, source, lines)
+        for entry in entries
+        # A list of which no entry is sound is not too short as well.
+        if entry["type"] != "too_short" or not _has_inner(entry["loc"], entries)
+    ]
+
+
+def _has_inner(place: tuple[str | int, ...], entries: Sequence[Any]) -> bool:
+    size = len(place)
+    return any(len(e["loc"]) > size and e["loc"][:size] == place for e in entries)
 
 
 def _problem(key: tuple[str | int, ...], entry: Any, source: str, lines: Lines) -> str:
-    probe = key
-    while probe and probe not in lines:
-        probe = probe[:-1]
-    where = f"{source}:{lines[probe]}" if probe in lines else source
-    name = ".".join(str(part) for part in key) or "the file"
     kind = entry["type"]
+    if kind == "union_tag_invalid":
+        key = (*key, entry["ctx"]["discriminator"].strip("'"))
+    found: tuple[str | int, ...] = ()
+    name: list[str] = []
+    for part in key:
+        here = (*found, part) in lines
+        found = (*found, part) if here else found
+        # What is not in the file is missing there, or only the kind of what is.
+        if here or part == key[-1]:
+            name.append(str(part))
+    where = f"{source}:{lines[found]}" if found in lines else source
+    head = f"{where}: {'.'.join(name) or 'the file'}"
     if kind == "missing":
-        return f"{where}: {name}: is required"
+        return f"{head}: is required"
     if kind == "extra_forbidden":
-        return f"{where}: {name}: is no setting; see the reference in docs/configuration.md"
-    message = entry["msg"].removeprefix("Value error, ").removeprefix("Input should be ")
+        return f"{head}: is no setting; see the reference in docs/configuration.md"
     if kind == "value_error":
-        return f"{where}: {name}: {message}"
-    return f"{where}: {name}: {entry['input']!r} is wrong, it should be {message}"
+        return f"{head}: {entry['msg'].removeprefix('Value error, ')}"
+    if kind == "union_tag_invalid":
+        tags = entry["ctx"]["expected_tags"].replace("'", "")
+        return f"{head}: {entry['ctx']['tag']!r} is wrong, it should be one of {tags}"
+    message = re.sub(r"^\w+ should ", "", entry["msg"])
+    return f"{head}: {entry['input']!r} is wrong, it should {message}"
 
 
 def set_key(data: dict[str, Any], dotted: str, value: Any) -> None:

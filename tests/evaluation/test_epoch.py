@@ -13,6 +13,7 @@ from vfsearch.errors import QueryError
 from vfsearch.evaluation.embed import embed_split
 from vfsearch.evaluation.epoch import EpochEvaluator, first_instances
 from vfsearch.evaluation.evaluate import evaluate_lists
+from vfsearch.evaluation.names import validation_keys
 
 CONFIG = EvaluationConfig(galleries=(2, 5), batch=7, audio_seconds=0.25)
 # One process imports everything and forks the workers: imports are most of a worker's start.
@@ -54,6 +55,15 @@ for world in (1, 2, 3):
     if any([os.waitpid(child, 0)[1] for child in children]):
         sys.exit(f"a worker of {world} failed")
 """
+
+
+def test_the_names_that_can_be_known_without_a_corpus_are_those_of_an_epoch():
+    config = EvaluationConfig(galleries=(2, 3), strata=("U", "G"), audio_seconds=0.25)
+    evaluator = EpochEvaluator(TinySplit(12), config)
+    assert evaluator.notes == ()
+    metrics = evaluator(TinyModel(), device="cpu")
+    assert sorted(metrics) == sorted(validation_keys(config))
+    assert metrics["val/r_at_10_v2f"] >= metrics["val/r_at_5_v2f"] >= metrics["val/r_at_1_v2f"]
 
 
 @pytest.mark.slow

@@ -49,7 +49,7 @@ def test_the_first_objective_selects_checkpoints_unless_the_base_does(tmp_path: 
 def test_a_wrong_range_is_said_in_one_sentence(tmp_path: Path) -> None:
     text = GOOD.replace("low: 1.0, high: 8.0", "low: 8.0, high: 1.0")
     assert problems(tmp_path, text) == [
-        "low < high must hold, but loss.margin has low=8.0, high=1.0 (x.yaml:5)"
+        "x.yaml:5: low < high must hold, but loss.margin has low=8.0, high=1.0"
     ]
 
 
@@ -138,7 +138,7 @@ def test_one_problem_one_message(tmp_path: Path, old: str, new: str, line: int, 
 
 def test_a_parameter_of_the_wrong_kind_is_told_for_each_end(tmp_path: Path) -> None:
     found = problems(tmp_path, GOOD.replace("loss.margin:", "corpus.root:"))
-    assert [text.split(":")[0] for text in found] == [
+    assert [text.split(": ")[1] for text in found] == [
         "corpus.root reaches 1.0",
         "corpus.root reaches 8.0",
     ]
@@ -217,7 +217,7 @@ def test_overrides_reach_base_sweep_and_parameters(tmp_path: Path) -> None:
 
 def test_cmaes_with_two_objectives_is_refused(tmp_path: Path) -> None:
     text = GOOD.replace(
-        "direction: maximize}]", "direction: maximize}, {metric: val/x, direction: minimize}]"
+        "direction: maximize}]", "direction: maximize}, {metric: val/eer_v2f, direction: minimize}]"
     )
     found = problems(tmp_path, text + "sampler: {name: cmaes}\n")
     assert len(found) == 1
@@ -228,3 +228,68 @@ def test_a_grid_too_large_is_refused_before_it_is_built(tmp_path: Path) -> None:
     found = problems(tmp_path, GOOD + "sampler: {name: grid, points: 1000}\n")
     assert len(found) == 1
     assert "a grid of 1000000 points" in found[0]
+
+
+def test_problems_come_in_the_order_of_the_lines_and_wrong_entries_hide_no_others(
+    tmp_path: Path,
+) -> None:
+    text = """\
+name: small
+base:
+  corpus: {root: corpus}
+parameters:
+  loss.margin: {type: float, low: 8.0, high: 1.0}
+  reweighting.temperature: {type: float, low: -1, high: 1, log: true, when: {loss.margn: 3}}
+  model.face.encoder: {type: categorical, choices: [ir50, resnet]}
+  model.dropout: {type: float, low: 0.0, high: 0.5, when: {loss.margin: 2.0}}
+constraints:
+  - classifier.norm_bound < 50
+  - time/evaluation <= 60
+start:
+  - {loss.margin: 99, optimizer.lrr: 1}
+sampler:
+  name: tpee
+pruner:
+  name: asha
+  graze: 3
+objectives:
+  - metric: val/match_v2f_1to3
+    direction: maximise
+budget: {trials: 4}
+"""
+    found = problems(tmp_path, text)
+    assert found == [
+        "x.yaml:5: low < high must hold, but loss.margin has low=8.0, high=1.0",
+        "x.yaml:6: 0 < low must hold on a logarithmic scale, but reweighting.temperature has "
+        "low=-1.0",
+        "x.yaml:6: reweighting.temperature depends on loss.margn, which is no other parameter "
+        "(did you mean loss.margin?)",
+        "x.yaml:7: model.face.encoder reaches 'resnet': input should be 'ir50', 'ir_se50' or "
+        "'small'",
+        "x.yaml:10: constraints.0: 'classifier.norm_bound < 50': '< 50' cannot be read "
+        "(use <= or >=)",
+        "x.yaml:11: time/evaluation is neither a setting nor a metric (like "
+        "time/evaluation_seconds) (did you mean time/evaluation_seconds?)",
+        "x.yaml:13: optimizer.lrr is no parameter",
+        "x.yaml:15: sampler.name: 'tpee' is wrong, it should be one of tpe, gp, cmaes, nsga2, "
+        "random, grid, qmc",
+        "x.yaml:18: pruner.graze: is no setting; see the reference in docs/configuration.md",
+        "x.yaml:21: objectives.0.direction: 'maximise' is wrong, it should be 'maximize' or "
+        "'minimize'",
+    ]
+
+
+def test_a_metric_that_no_epoch_has_is_refused_before_a_trial_pays_for_it(tmp_path: Path) -> None:
+    for metric, hint in [
+        ("val/match_v2f_1to3", "val/match_v2f_1to"),
+        ("val/auc_v2f_GN", "val/auc_v2f_G"),
+        ("auc_v2f", "val/auc_v2f"),
+    ]:
+        found = problems(tmp_path, GOOD.replace("val/match_v2f_1to2", metric))
+        assert len(found) == 1
+        assert f"x.yaml:7: {metric} is no metric" in found[0]
+        assert f"did you mean {hint}" in found[0]
+    target = "budget: {trials: 4, target: {metric: val/map_v2v, value: 1}}"
+    found = problems(tmp_path, GOOD.replace("budget: {trials: 4}", target))
+    assert len(found) == 1
+    assert "x.yaml:8: val/map_v2v is no metric" in found[0]

@@ -16,6 +16,8 @@ from optuna.trial import FrozenTrial
 from vfsearch.search.study import read_sweep
 
 TESTS = Path(__file__).parent.parent
+PYTHONPATH = os.pathsep.join([str(TESTS), str(TESTS.parent)])
+"""Of drivers and workers: the helpers of the tests, and the tree that is tested."""
 METRIC = "val/match_v2f_1to2"
 Line = dict[str, Any]
 
@@ -59,7 +61,7 @@ class Drive:
             stdout=subprocess.PIPE,
             stderr=self._log,
             text=True,
-            env=os.environ | {"PYTHONPATH": str(TESTS), "VFSEARCH_HOME": str(home)},
+            env=os.environ | {"PYTHONPATH": PYTHONPATH, "VFSEARCH_HOME": str(home)},
             start_new_session=True,
         )
 

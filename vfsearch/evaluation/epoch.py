@@ -12,21 +12,9 @@ from vfsearch.corpus.queries import QueryList
 from vfsearch.corpus.query_generation import Instances, generate
 from vfsearch.evaluation.embed import Decoded, Device, Embedder, embed_split
 from vfsearch.evaluation.measure import measure, resolve
-from vfsearch.evaluation.retrieval import METRICS
-from vfsearch.evaluation.verification import METRICS as AUC_EER
+from vfsearch.evaluation.names import list_keys, match_key
 
 log = logging.getLogger(__name__)
-
-KEYS = {
-    "auc": "auc",
-    "eer": "eer",
-    "map": "map",
-    "r@1": "r_at_1",
-    "r@5": "r_at_5",
-    "r@10": "r_at_10",
-    "median_rank": "median_rank",
-}
-"""Metric keys of the JSON document, and their names in tracked runs, which allow no @."""
 
 
 class EpochEvaluator:
@@ -104,11 +92,9 @@ class EpochEvaluator:
 
 def metric_keys(queries: QueryList, prefix: str) -> list[str]:
     """Names of a list's metrics in a tracked run, like ``val/match_v2f_1to2_G``."""
-    stratum = "" if queries.stratum == "U" else f"_{queries.stratum}"
     if queries.kind == "match":
-        return [f"{prefix}/match_{queries.direction}_1to{queries.gallery}{stratum}"]
-    names = AUC_EER if queries.kind == "verify" else METRICS
-    return [f"{prefix}/{KEYS[name]}_{queries.direction}{stratum}" for name in names]
+        return [match_key(prefix, queries.direction, queries.gallery, queries.stratum)]
+    return list_keys(queries.kind, prefix, queries.direction, queries.stratum)
 
 
 def first_instances(

@@ -1,6 +1,6 @@
 """What a sweep's parts must mean to each other; problems are yielded with the place of each."""
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from importlib.util import find_spec
 from math import prod
 
@@ -8,31 +8,40 @@ from pydantic import ValidationError
 
 from vfsearch.config import RunConfig, flat, set_key
 from vfsearch.errors import SweepError
+from vfsearch.evaluation.names import validation_keys
 from vfsearch.search.definition import CmaEs, Grid, SweepConfig
 from vfsearch.search.parameters import AnyParameter, CategoricalParameter, nearest, run_keys
 from vfsearch.search.space import SearchSpace, resolve
 
 LARGEST_GRID = 100_000
+TIMES = tuple(f"time/{what}_seconds" for what in ("evaluation", "step", "data", "checkpoint"))
+"""What the loop logs of each epoch's time."""
 
 Place = tuple[str | int, ...]
 Problem = tuple[Place, str]
 
 
-def problems_of(config: SweepConfig) -> Iterator[Problem]:
-    """Yield every problem between the parts; those that need a sound space come last."""
+def problems_of(config: SweepConfig, broken: Collection[str] = ()) -> Iterator[Problem]:
+    """Yield every problem between the parts; those that need a sound space come last.
+
+    Args:
+        config: The sweep.
+        broken: Parameters whose ranges only stand in for wrong ones: these are not judged.
+    """
     found = [
         *_unknown_settings(config),
-        *_conditions(config),
+        *_conditions(config, broken),
         *_clashes(config),
+        *_metrics(config),
         *_constraints(config),
-        *_start(config),
+        *_start(config, broken),
     ]
     yield from found
-    if not any(place[0] in ("parameters", "fixed") for place, _ in found):
-        values = [*_values(config)]
-        yield from values
-        if not found and not values:
-            yield from _reachable(config)
+    wrong = {place[1] for place, _ in found if place[0] in ("parameters", "fixed")}
+    values = [*_values(config, wrong | set(broken))]
+    yield from values
+    if not found and not values and not broken:
+        yield from _reachable(config)
 
 
 def _unknown_settings(config: SweepConfig) -> Iterator[Problem]:
@@ -56,9 +65,11 @@ def _unknown_settings(config: SweepConfig) -> Iterator[Problem]:
             yield ("parameters", key), f"{key} is set by the sweep itself and cannot be searched"
 
 
-def _conditions(config: SweepConfig) -> Iterator[Problem]:
+def _conditions(config: SweepConfig, broken: Collection[str]) -> Iterator[Problem]:
     for name, parameter in config.parameters.items():
         for other, wanted in parameter.when.items():
+            if other in broken:
+                continue
             place = ("parameters", name, "when", other)
             parent = config.parameters.get(other)
             if parent is None or other == name:
@@ -103,28 +114,49 @@ def _clashes(config: SweepConfig) -> Iterator[Problem]:
             owner[key] = name
 
 
+def _metrics(config: SweepConfig) -> Iterator[Problem]:
+    """Objectives and the target must be metrics of the validation split."""
+    if any(name.startswith("evaluation.") for name in (*config.parameters, *config.fixed)):
+        return
+    known = validation_keys(config.base.evaluation)
+    named: list[tuple[Place, str]] = [
+        (("objectives", i, "metric"), o.metric) for i, o in enumerate(config.objectives)
+    ]
+    if config.budget.target is not None:
+        named.append((("budget", "target", "metric"), config.budget.target.metric))
+    for place, metric in named:
+        if metric.startswith("val/") and metric not in known:
+            yield place, f"{metric} is no metric of base.evaluation{nearest(metric, known)}"
+        elif "/" not in metric:
+            yield place, f"{metric} is no metric{nearest(metric, known)}"
+
+
 def _constraints(config: SweepConfig) -> Iterator[Problem]:
     known = run_keys()
+    metrics = (*TIMES, *validation_keys(config.base.evaluation))
     settings = flat(config.base)
     for constraint in (*config.setting_constraints, *config.metric_constraints):
         place = ("constraints", config.constraints.index(constraint.text))
         if not constraint.names:
             yield place, f"{constraint.text!r} names neither a setting nor a metric"
         for name in constraint.names:
-            if name not in known and "/" not in name:
-                hint = nearest(name, known)
-                yield place, f"{name} is neither a setting nor a metric (like time/epoch){hint}"
+            unknown = "/" not in name or name.startswith(("time/", "val/"))
+            if name not in known and name not in metrics and unknown:
+                hint = nearest(name, (*known, *metrics))
+                yield place, f"{name} is neither a setting nor a metric (like {TIMES[0]}){hint}"
             elif not isinstance(settings.get(name), int | float | None):
                 yield place, f"{name} is {settings[name]!r}, and only numbers can be compared"
 
 
-def _start(config: SweepConfig) -> Iterator[Problem]:
+def _start(config: SweepConfig, broken: Collection[str]) -> Iterator[Problem]:
     for index, point in enumerate(config.start):
         for name, value in point.items():
             place = ("start", index, name)
             parameter = config.parameters.get(name)
             if parameter is None:
                 yield place, f"{name} is no parameter{nearest(name, config.parameters)}"
+            elif name in broken:
+                continue
             elif not parameter.contains(value):
                 yield place, f"{value!r} is outside of {name}: {_range(parameter)}"
             elif not all(
@@ -134,14 +166,19 @@ def _start(config: SweepConfig) -> Iterator[Problem]:
                 yield place, f"{name} does not exist beside the other values of this point"
 
 
-def _values(config: SweepConfig) -> Iterator[Problem]:
-    """Build a run with each fixed setting and each end, and keep the errors of that setting."""
-    fixed = config.base.model_dump()
+def _values(config: SweepConfig, wrong: Collection[str | int]) -> Iterator[Problem]:
+    """Build a run with each fixed setting and each end, and keep the errors of that setting.
+
+    Settings and parameters that are ``wrong`` already are left out.
+    """
     for key, value in config.fixed.items():
-        set_key(fixed, key, value)
+        if key in wrong:
+            continue
         for message in _complaints(config, {key: value}):
             yield ("fixed", key), f"{key}: {value!r} is wrong: {message}"
     for name, parameter in config.parameters.items():
+        if name in wrong:
+            continue
         if isinstance(parameter, CategoricalParameter) and parameter.bundles:
             for choice, settings in parameter.bundles.items():
                 for message in _complaints(config, settings):

@@ -1,5 +1,7 @@
 """Reading a sweep file: every problem of it at once, each with its line."""
 
+import contextlib
+import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -28,6 +30,8 @@ _STAND_IN: dict[str, Any] = {
     "parameters": {"loss.margin": {"type": "float", "low": 1.0, "high": 2.0}},
 }
 """Sound values for required entries that are wrong, so that the others can still be checked."""
+_HARMLESS: dict[str, Any] = {"constraints": "0 * seed <= 1", "start": {}}
+"""The same for single entries of lists."""
 
 
 def load_sweep(path: Path, overrides: Sequence[str] = ()) -> SweepConfig:
@@ -43,20 +47,18 @@ def load_sweep(path: Path, overrides: Sequence[str] = ()) -> SweepConfig:
     problems = _override(data, overrides)
     source = str(path)
     base = _base(data, lines, path, problems)
-    parameters = _parameters(data.get("parameters"), lines, source, problems)
+    parameters, broken = _parameters(data.get("parameters"), lines, source, problems)
     data["base"] = base or _STAND_IN["base"]
     if parameters:
         data["parameters"] = parameters
-    elif isinstance(data.get("parameters"), dict) and data["parameters"]:
-        data["parameters"] = _STAND_IN["parameters"]
     config, whole = _assemble(data, lines, source, problems)
     if config is not None:
-        for place, message in problems_of(config):
+        for place, message in problems_of(config, broken):
             # What stands in for a wrong entry has no problems of its own worth telling.
             if whole or place[0] in data:
-                problems.append(f"{message} ({_where(place, source, lines)})")
+                problems.append(f"{_where(place, source, lines)}: {message}")
     if problems or config is None:
-        raise ConfigError(list(dict.fromkeys(problems)))
+        raise ConfigError(sorted(dict.fromkeys(problems), key=lambda p: _line(p, source)))
     return config
 
 
@@ -137,27 +139,43 @@ def _merge(base: dict[str, Any], over: dict[str, Any]) -> dict[str, Any]:
 
 def _parameters(
     raw: Any, lines: Lines, source: str, problems: list[str]
-) -> dict[str, AnyParameter]:
-    good: dict[str, AnyParameter] = {}
-    for name, spec in raw.items() if isinstance(raw, dict) else ():
-        place = ("parameters", str(name))
+) -> tuple[dict[str, AnyParameter], set[str]]:
+    """Read the parameters; also the names of wrong ones, for which an entry stands in."""
+    found: dict[str, AnyParameter] = {}
+    broken: set[str] = set()
+    for key, spec in raw.items() if isinstance(raw, dict) else ():
+        name = str(key)
+        place = ("parameters", name)
         where = _where(place, source, lines)
         kind = KINDS.get(str(spec.get("type"))) if isinstance(spec, dict) else None
         if kind is None:
             problems.append(f"{where}: {name}: type must be float, int or categorical")
-            continue
-        try:
-            good[str(name)] = kind.model_validate({**spec, "name": str(name)})
-        except ValidationError as error:
-            for entry, text in zip(
-                error.errors(include_url=False),
-                explain(error, source, lines, place),
-                strict=True,
-            ):
-                rule = entry["type"] == "value_error" and not entry["loc"]
-                message = entry["msg"].removeprefix("Value error, ")
-                problems.append(f"{message} ({where})" if rule else text)
-    return good
+        else:
+            try:
+                found[name] = kind.model_validate({**spec, "name": name})
+                continue
+            except ValidationError as error:
+                for entry, text in zip(
+                    error.errors(include_url=False),
+                    explain(error, source, lines, place),
+                    strict=True,
+                ):
+                    rule = entry["type"] == "value_error" and not entry["loc"]
+                    message = entry["msg"].removeprefix("Value error, ")
+                    problems.append(f"{where}: {message}" if rule else text)
+        broken.add(name)
+        found[name] = _stand_in(name, spec)
+    return found, broken
+
+
+def _stand_in(name: str, spec: Any) -> AnyParameter:
+    """A sound range for a wrong one, under the same conditions if these can be read."""
+    plain = {"name": name, "type": "float", "low": 1.0, "high": 2.0}
+    with contextlib.suppress(ValidationError):
+        return KINDS["float"].model_validate(
+            plain | {"when": spec.get("when", {}) if isinstance(spec, dict) else {}}
+        )
+    return KINDS["float"].model_validate(plain)
 
 
 def _assemble(
@@ -168,13 +186,23 @@ def _assemble(
         return SweepConfig.model_validate(data), True
     except ValidationError as error:
         problems += explain(error, source, lines)
-        wrong = {entry["loc"][0] for entry in error.errors(include_url=False) if entry["loc"]}
-    for key in wrong:
-        data.pop(str(key), None)
+        wrong = {entry["loc"] for entry in error.errors(include_url=False) if entry["loc"]}
+    for place in wrong:
+        entries = data.get(str(place[0]))
+        if len(place) > 1 and isinstance(entries, list) and str(place[0]) in _HARMLESS:
+            entries[int(place[1])] = _HARMLESS[str(place[0])]  # the other entries are judged
+        else:
+            data.pop(str(place[0]), None)
     try:
         return SweepConfig.model_validate({**_STAND_IN, **data}), False
     except ValidationError:
         return None, False
+
+
+def _line(problem: str, source: str) -> int:
+    """Line of a problem of this file; those of another file and of overrides come first."""
+    found = re.match(rf"{re.escape(source)}:(\d+):", problem)
+    return int(found[1]) if found else 0
 
 
 def _where(place: tuple[str | int, ...], source: str, lines: Lines) -> str:
