@@ -226,6 +226,9 @@ class EvaluationConfig(Section):
     """Window at evaluation: the first seconds, tiled if short."""
     batch: Count = 64
     """Instances per forward pass."""
+    bound_pairs: Whole | None = 1
+    """Pairs of each training identity over which Proposition 1 is measured (``bound/...``); null:
+    every file of the training split; 0: not measured."""
     select: str = "val/match_v2f_1to2"
     """Metric that decides which checkpoint is the best of the run (higher is better)."""
 

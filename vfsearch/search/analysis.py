@@ -16,7 +16,7 @@ TRAINING_SECONDS = ("time/step_seconds",)
 """Metrics per epoch: time in optimiser steps."""
 DATA_SECONDS = ("time/data_seconds",)
 """Metrics per epoch: time in which a step waited for its batch."""
-EVALUATION_SECONDS = ("time/evaluation_seconds", "time/checkpoint_seconds")
+EVALUATION_SECONDS = ("time/evaluation_seconds", "time/bound_seconds", "time/checkpoint_seconds")
 """Metrics per epoch: time in evaluation and in writing checkpoints."""
 
 

@@ -24,7 +24,10 @@ from vfsearch.search.tracks import Tracked
 from vfsearch.tracking.trial_log import TrialLog
 from vfsearch.training.figure import draw_run
 from vfsearch.training.loop import EpochReport, Outcome, Stores, train
+from vfsearch.training.steps import NAME as STEPS
 
+PER_STEP = ("positive_mass", "negative_mass", "hardest_negative_mass")
+"""What is logged of every optimiser step; ``steps.csv`` has every term."""
 _SEND = 300.0
 """Seconds that the log of a trial may take to be sent once the trial has ended."""
 _GO_HOME = 15.0
@@ -110,6 +113,7 @@ class TrainTrial:
             metrics = out / "metrics.json"
             metrics.write_text(json.dumps(outcome.history, indent=1) + "\n", encoding="utf-8")
             log.artifact(metrics, "metrics.json")
+            log.artifact(out / STEPS, STEPS)
             # The lists are a function of the split and the settings: these are the ones used.
             for queries in EpochEvaluator(self._open(config).val, config.evaluation).lists:
                 log.artifact(write_list(queries, out / "queries"), f"queries/{queries.name}.txt")
@@ -144,4 +148,7 @@ class _Reporter:
     def report(self, report: EpochReport) -> bool:
         if self._log is not None:
             self._log.metrics(report.metrics, step=report.epoch)
+            self._log.series(
+                {row.step: {f"step/{name}": row[name] for name in PER_STEP} for row in report.steps}
+            )
         return self._reply(report.epoch, report.metrics)

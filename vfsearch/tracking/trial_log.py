@@ -84,27 +84,34 @@ class TrialLog:
         self._append({"kind": "tags", "values": {k: str(v) for k, v in values.items()}})
 
     def metrics(self, values: Mapping[str, float], step: int) -> None:
-        """Log metrics of one step, with the time of now.
+        """Log metrics of one step, with the time of now (see :meth:`series`)."""
+        self.series({step: values})
+
+    def series(self, steps: Mapping[int, Mapping[str, float]]) -> None:
+        """Log metrics of several steps in one write, with the time of now.
 
         A (metric, step) that was logged before is left out: a run that was restarted from its
         checkpoint repeats an epoch. So are values that are not finite; they are counted.
         """
-        finite = {
-            key: float(value)
-            for key, value in values.items()
-            if math.isfinite(value) and (key, step) not in self._seen
-        }
-        bad = sum(not math.isfinite(value) for value in values.values())
+        now = int(time.time() * 1000)
         entries: list[Entry] = []
-        if finite:
-            now = int(time.time() * 1000)
-            entries.append({"kind": "metrics", "step": step, "time": now, "values": finite})
+        bad = 0
+        for step, values in steps.items():
+            finite = {
+                key: float(value)
+                for key, value in values.items()
+                if math.isfinite(value) and (key, step) not in self._seen
+            }
+            bad += sum(not math.isfinite(value) for value in values.values())
+            if finite:
+                entries.append({"kind": "metrics", "step": step, "time": now, "values": finite})
+        fresh = [(key, entry["step"]) for entry in entries for key in entry["values"]]
         if bad:
             self.nonfinite += bad
             counted = {"vfsearch.nonfinite": str(self.nonfinite)}
             entries.append({"kind": "tags", "values": counted})
         self._append(*entries)
-        self._seen.update((key, step) for key in finite)
+        self._seen.update(fresh)
 
     def artifact(self, path: Path, name: str) -> None:
         """Log a file, or every file of a folder, under ``name`` in the run's artifacts.

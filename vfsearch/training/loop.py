@@ -16,10 +16,12 @@ from vfsearch.config import RunConfig
 from vfsearch.corpus.store import Store, open_store
 from vfsearch.errors import ConfigError
 from vfsearch.evaluation.epoch import EpochEvaluator
+from vfsearch.evaluation.training_bound import TrainingBound
 from vfsearch.training import checkpoint as files
 from vfsearch.training.distributed import World, agree, average_buffers, broadcast_bytes
-from vfsearch.training.meter import EpochMeter, reweighting_metrics
+from vfsearch.training.meter import EpochMeter, reweighting_metrics, train_metrics
 from vfsearch.training.run import Run
+from vfsearch.training.steps import StepFile, StepRow
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -32,6 +34,8 @@ class EpochReport:
     best: bool
     checkpoint: Path
     """Folder of this epoch's checkpoint; unchanged until two epochs later."""
+    steps: tuple[StepRow, ...] = ()
+    """What each optimiser step of the epoch recorded."""
 
 
 class Reporter(Protocol):
@@ -101,47 +105,59 @@ def train(
     world, root = World.current(), out / "checkpoints"
     stores = stores or Stores.open(config)
     evaluator = EpochEvaluator(stores.val, config.evaluation)
+    bound = TrainingBound(stores.train, config.evaluation)
+    steps = StepFile(out)
     _check_select(config, evaluator)
     with _deterministic(device):
         run = Run(config, stores.train, device=device, world=world)
         state = _resume(run, root)
-        go_on = state is None or _report(reporter, state, root, world, device)
+        if world.rank == 0:
+            steps.resume(run.step)
+        go_on = state is None or _report(reporter, state, run, root, steps)
         while go_on and run.step < run.plan.total:
-            meter = EpochMeter(run.step, run.stream.steps_per_pass)
+            meter = EpochMeter(run.step)
             run.begin_epoch()
             for _ in range(run.step, run.plan.epoch_end(run.step)):
                 with meter.timed("data"):
                     batch = next(run.stream)
                 with meter.timed("step"):
-                    stepped = run.advance(batch)
-                    meter.add(stepped.objective, stepped.faces, stepped.voices, stepped.labels)
+                    meter.add(run.advance(batch))
             run.epoch += 1
-            metrics = _epoch_metrics(run, meter)
+            table = meter.table()
+            metrics = _epoch_metrics(run, table)
             with meter.timed("evaluation"):
                 average_buffers(run.model, world)
                 run.model.eval()
                 metrics |= evaluator(run.model, device=device, rank=world.rank, world=world.size)
+            with meter.timed("bound"):
+                metrics |= bound(
+                    run.model,
+                    run.model.classifier.weight,
+                    run.reweighting.weights,
+                    device=device,
+                    rank=world.rank,
+                    world=world.size,
+                )
             metrics |= {f"time/{what}_seconds": value for what, value in meter.seconds.items()}
             state = _state(run, metrics, state)
             with meter.timed("checkpoint"):
                 if world.rank == 0:
+                    steps.append(meter.first, table)
                     files.save_checkpoint(
                         root, state, run.model.state_dict(), run.training_tensors()
                     )
             state.history[-1]["time/checkpoint_seconds"] = meter.seconds["checkpoint"]
-            go_on = _report(reporter, state, root, world, device)
+            go_on = _report(reporter, state, run, root, steps)
     assert state is not None, "a plan has at least one step"
     return _outcome(state, root, stopped=not go_on)
 
 
-def _epoch_metrics(run: Run, meter: EpochMeter) -> dict[str, float]:
-    metrics = meter.train_metrics()
+def _epoch_metrics(run: Run, table: list[list[float]]) -> dict[str, float]:
     run.check_finite()
     weights = run.reweighting.weights
     return {
-        **metrics,
+        **train_metrics(table),
         "train/lr": run.plan.lr(run.step - 1),
-        **meter.bound_metrics(run.model.classifier.weight, weights),
         **reweighting_metrics(run.reweighting.admission.admitted.sum(), weights),
     }
 
@@ -187,14 +203,10 @@ def _resume(run: Run, root: Path) -> files.CheckpointState | None:
 
 
 def _report(
-    reporter: Reporter,
-    state: files.CheckpointState,
-    root: Path,
-    world: World,
-    device: torch.device,
+    reporter: Reporter, state: files.CheckpointState, run: Run, root: Path, steps: StepFile
 ) -> bool:
     go_on = True
-    if world.rank == 0:
+    if run.world.rank == 0:
         go_on = reporter.report(
             EpochReport(
                 epoch=state.epoch,
@@ -202,9 +214,10 @@ def _report(
                 metrics=dict(state.history[-1]),
                 best=state.best.epoch == state.epoch,
                 checkpoint=(root / "last").resolve(),
+                steps=steps.rows(run.plan.epoch_start(state.step), state.step),
             )
         )
-    return agree(go_on, world, device)
+    return agree(go_on, run.world, run.device)
 
 
 def _outcome(state: files.CheckpointState, root: Path, *, stopped: bool) -> Outcome:

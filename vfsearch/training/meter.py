@@ -1,8 +1,7 @@
-"""What an epoch records: loss terms, the bound, wall time. One device read per epoch."""
+"""What an epoch records: loss terms of every step, wall time. One device read per epoch."""
 
 import math
 import time
-from collections import deque
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -11,30 +10,27 @@ from jaxtyping import Float, Int64
 from torch import Tensor
 
 from vfsearch.errors import TrainingDiverged
-from vfsearch.loss.bound import BoundMeter
 from vfsearch.training.objective import TERMS, Objective
 
 
 class EpochMeter:
-    """Collects on the device during an epoch; ``metrics`` reads it all at once."""
+    """Collects on the device during an epoch; ``table`` reads it all at once."""
 
-    def __init__(self, first_step: int, pass_steps: int) -> None:
-        """Start an epoch.
-
-        Args:
-            first_step: step at which the epoch begins.
-            pass_steps: steps in about one pass over the identities; the bound is measured on the
-                embeddings of so many last steps of the epoch.
-        """
-        self._first = first_step
+    def __init__(self, first_step: int) -> None:
+        """Start an epoch at a step."""
+        self.first = first_step
         self._terms: list[Tensor] = []
-        self._pairs: deque[tuple[Tensor, Tensor, Tensor]] = deque(maxlen=pass_steps)
-        self.seconds = {"data": 0.0, "step": 0.0, "evaluation": 0.0, "checkpoint": 0.0}
+        self.seconds = {
+            "data": 0.0,
+            "step": 0.0,
+            "evaluation": 0.0,
+            "bound": 0.0,
+            "checkpoint": 0.0,
+        }
 
-    def add(self, objective: Objective, faces: Tensor, voices: Tensor, labels: Tensor) -> None:
+    def add(self, objective: Objective) -> None:
         """Record one step (global batch)."""
         self._terms.append(objective.terms)
-        self._pairs.append((faces.detach(), voices.detach(), labels))
 
     @contextmanager
     def timed(self, what: str) -> Iterator[None]:
@@ -43,8 +39,8 @@ class EpochMeter:
         yield
         self.seconds[what] += time.perf_counter() - start
 
-    def train_metrics(self) -> dict[str, float]:
-        """``train/...`` means over the epoch's steps.
+    def table(self) -> list[list[float]]:
+        """Values of ``TERMS`` of every step of the epoch.
 
         Raises:
             TrainingDiverged: a loss of the epoch is not finite.
@@ -55,35 +51,20 @@ class EpochMeter:
             if not math.isfinite(loss):
                 last = ", ".join(f"{value:.4g}" for value in losses[max(0, index - 5) : index])
                 raise TrainingDiverged(
-                    f"the loss must be finite, but is {loss} at step {self._first + index} "
+                    f"the loss must be finite, but is {loss} at step {self.first + index} "
                     f"(before it: {last or 'none in this epoch'}); lower optimizer.lr, or set "
                     "classifier.norm_bound"
                 )
-        columns = zip(*table, strict=True)
-        return {
-            f"train/{name}": math.fsum(column) / len(table)
-            for name, column in zip(TERMS, columns, strict=True)
-        }
+        return table
 
-    def bound_metrics(
-        self, omega: Float[Tensor, "identities dim"], weights: Float[Tensor, "identities"]
-    ) -> dict[str, float]:
-        """``bound/...``: Corollary 1 with the omega and s_hat at the end of the epoch.
 
-        Measured over the training embeddings (train mode, global batches) of the epoch's last
-        steps, about one pair per identity; exact for them, so the gap is never negative.
-        """
-        meter = BoundMeter(omega, weights)
-        for faces, voices, labels in self._pairs:
-            meter.add(faces, voices, labels)
-        bound = meter.measure()
-        return {
-            "bound/implicit": bound.loss,
-            "bound/implicit_lower": bound.lower,
-            "bound/gap": bound.gap,
-            "bound/max_weight_norm": bound.max_weight_norm,
-            "bound/mean_weight_norm": bound.mean_weight_norm,
-        }
+def train_metrics(table: list[list[float]]) -> dict[str, float]:
+    """``train/...``: means over the steps of an epoch."""
+    columns = zip(*table, strict=True)
+    return {
+        f"train/{name}": math.fsum(column) / len(table)
+        for name, column in zip(TERMS, columns, strict=True)
+    }
 
 
 def reweighting_metrics(

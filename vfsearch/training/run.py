@@ -1,7 +1,5 @@
 """Everything of a run that changes from step to step, and how it is saved and taken up again."""
 
-from dataclasses import dataclass
-
 import torch
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
@@ -21,16 +19,6 @@ from vfsearch.training.stages import Plan
 
 SAME_RUN = ("seed", "model", "loss", "classifier", "reweighting", "optimizer", "training")
 """Sections that must not change between the start of a run and its continuation."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Stepped:
-    """What a step leaves for the records: the objective and the gathered batch."""
-
-    objective: Objective
-    faces: Tensor
-    voices: Tensor
-    labels: Tensor
 
 
 class Run:
@@ -78,7 +66,7 @@ class Run:
         self.network.train()
         torch.manual_seed(stream_seed("dropout", self.config.seed, self.epoch, self.world.rank))
 
-    def advance(self, batch: Batch) -> Stepped:
+    def advance(self, batch: Batch) -> Objective:
         """One optimiser step on this rank's share of a global batch. Nothing waits for the device.
 
         Stages first (restart, admission, learning rate), then forward, loss over the gathered
@@ -110,7 +98,7 @@ class Run:
         if plan.observes(self.step):
             self.reweighting.observe(labels, result.identity_losses)
         self.step += 1
-        return Stepped(objective=result, faces=x.detach(), voices=v.detach(), labels=labels)
+        return result
 
     def check_finite(self) -> None:
         """Refuse to go on, or to save, with parameters that are not finite (one device read).

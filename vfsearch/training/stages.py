@@ -78,3 +78,7 @@ class Plan:
     def epoch_end(self, step: int) -> int:
         """First step after the epoch that begins at ``step``."""
         return min(step + self.epoch_steps, self.total)
+
+    def epoch_start(self, end: int) -> int:
+        """First step of the epoch that ends before ``end``."""
+        return (end - 1) // self.epoch_steps * self.epoch_steps
