@@ -19,6 +19,7 @@ pytest_plugins = [
     "support.postgres_fixtures",
     "support.ray_fixtures",
     "support.stack_fixtures",
+    "support.team_fixtures",
 ]
 
 # Shapes in signatures are checked at run time here, and only here.

@@ -17,6 +17,7 @@ COMMANDS = [
     "train", "sweep", "trials", "report", "ui", "sync", "evaluate", "compare", "gallery",
     "promote", "rollback", "history", "search", "demo", "corpus synth", "corpus check",
     "queries generate", "queries check", "space check", "stack up", "stack down", "stack status",
+    "stack init",
 ]  # fmt: skip
 
 
@@ -93,6 +94,8 @@ def test_an_empty_range_names_both_ends(tmp_path: Path, capsys: pytest.CaptureFi
         (["report", "missing"], 6),
         (["promote", "missing"], 6),
         (["history"], 5),
+        (["stack", "init", "--bucket", "b", "--settings", "missing"], 2),
+        (["stack", "init", "--bucket", "b", "--endpoint", "http://x", "--require-tls"], 2),
         (["sync"], 5),
         (["corpus", "synth", "--out", "c", "--identities", "2"], 2),
         (["corpus", "synth", "--out", "c", "--identities", "60", "--rho", "a,b"], 2),

@@ -11,6 +11,10 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any, Self
 from urllib.parse import urlsplit
 
+THROTTLED = (
+    b"<?xml version='1.0'?><Error><Code>SlowDown</Code>"
+    b"<Message>Please reduce your request rate.</Message></Error>"
+)
 HOP_BY_HOP = {"connection", "keep-alive", "expect", "transfer-encoding"}
 
 
@@ -20,6 +24,7 @@ class Fate(Enum):
     PASS = "passes"
     ERROR_500 = "is answered 500, not forwarded"
     ERROR_503 = "is answered 503, not forwarded"
+    SLOW_DOWN = "is answered as S3 does when it throttles, not forwarded"
     DROP = "connection closed, not forwarded"
     LOSE_REPLY = "forwarded, connection closed before the reply"
 
@@ -49,6 +54,8 @@ class Proxy:
                     self.close_connection = True
                 elif fate in (Fate.ERROR_500, Fate.ERROR_503):
                     self._reply(500 if fate is Fate.ERROR_500 else 503, {}, b"on purpose")
+                elif fate is Fate.SLOW_DOWN:
+                    self._reply(503, {"Content-Type": "application/xml"}, THROTTLED)
                 else:
                     self._forward(body, lose=fate is Fate.LOSE_REPLY)
 

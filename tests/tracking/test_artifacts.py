@@ -1,16 +1,19 @@
 import dataclasses
 import hashlib
 import os
+import socket
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import pytest
+from support.proxy import Fate, Proxy
+from support.team_fixtures import DOMAIN, TeamS3
 
 from vfsearch.errors import TrackingError
 from vfsearch.tracking import upload
 from vfsearch.tracking.artifacts import AlreadyExists, ArtifactStore
 from vfsearch.tracking.connection import Connection
-from vfsearch.tracking.storage import Storage
 
 
 @pytest.fixture
@@ -125,25 +128,55 @@ def test_encryption_is_asked_for(connection: Connection, tmp_path: Path) -> None
         assert store.get(key) == b"x" * size
 
 
-def test_addressing_styles() -> None:
-    for style, wanted in (
-        ("path", "http://s3.test:9000/vfsearch/a"),
-        ("virtual", "http://vfsearch.s3.test:9000/a"),
-    ):
-        storage = Storage(endpoint="http://s3.test:9000", region="us-east-1", addressing=style)  # type: ignore[arg-type]
-        storage = dataclasses.replace(storage, credentials_file=_keys_file())
-        url = storage.client().generate_presigned_url(
-            "get_object", Params={"Bucket": "vfsearch", "Key": "a"}
-        )
-        assert url.partition("?")[0] == wanted
+def test_both_styles_of_addressing_reach_the_same_object(
+    team_s3: TeamS3, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    resolve = socket.getaddrinfo
+    asked: set[str] = set()
+
+    def on_loopback(host: Any, *arguments: Any, **options: Any) -> Any:
+        if str(host).endswith(DOMAIN):
+            asked.add(str(host))
+            host = "127.0.0.1"
+        return resolve(host, *arguments, **options)
+
+    monkeypatch.setattr(socket, "getaddrinfo", on_loopback)
+    path_style = team_s3.storage("administrator")
+    named = dataclasses.replace(
+        path_style, endpoint=f"http://{DOMAIN}:{team_s3.port}", addressing="virtual"
+    )
+    data = os.urandom(upload.MULTIPART_FROM + 1)
+    (tmp_path / "file").write_bytes(data)
+    store = ArtifactStore("s3://vfsearch/styles", named)
+    stored = store.upload_file(tmp_path / "file", "file")
+    store.put(b"1", "once", only_if_absent=True)
+    assert asked == {f"vfsearch.{DOMAIN}"}
+    other = ArtifactStore("s3://vfsearch/styles", path_style)
+    assert other.head("file") == stored
+    assert other.get("file") == data
+    assert [entry.key for entry in other.entries()] == ["file", "once"]
+    assert asked == {f"vfsearch.{DOMAIN}"}
 
 
-def _keys_file() -> Path:
-    from tempfile import mkdtemp
+def test_throttled_requests_are_sent_again(connection: Connection, tmp_path: Path) -> None:
+    assert connection.storage.endpoint is not None
+    (tmp_path / "large").write_bytes(os.urandom(upload.MULTIPART_FROM + 1))
+    with Proxy(connection.storage.endpoint) as proxy:
+        # Of all requests every second one: also within one multipart upload.
+        proxy.fate = lambda method, path, number: Fate.PASS if number % 2 else Fate.SLOW_DOWN
+        through = dataclasses.replace(connection.storage, endpoint=proxy.url)
+        store = ArtifactStore(f"s3://vfsearch/tests/{connection.experiment}", through)
+        stored = store.upload_file(tmp_path / "large", "large")
+        store.put(b"1", "once", only_if_absent=True)
+        assert [entry.key for entry in store.entries()] == ["large", "once"]
+        assert store.download_file("large", tmp_path / "back").sha256 == stored.sha256
+        refused = [seen for seen in proxy.seen if seen[2] is Fate.SLOW_DOWN]
+        assert any("partNumber" in path for _, path, _ in refused)
+        assert len(refused) >= 8
 
-    path = Path(mkdtemp()) / "credentials"
-    path.write_text("[default]\naws_access_key_id = A\naws_secret_access_key = B\n")
-    return path
+        proxy.fate = lambda method, path, number: Fate.SLOW_DOWN
+        with pytest.raises(TrackingError, match="refuses GetObject: SlowDown"):
+            store.get("once")
 
 
 def test_keys_of_the_environment_do_not_replace_the_file(

@@ -1,8 +1,16 @@
-"""``vfsearch stack``: MLflow and S3 on this machine, loopback only."""
+"""``vfsearch stack``: MLflow and S3, on this machine (loopback only) or a team's."""
+
+from pathlib import Path
+from typing import Annotated, Literal
 
 import typer
 
-app = typer.Typer(no_args_is_help=True, help="MLflow and S3 on this machine, loopback only.")
+app = typer.Typer(
+    no_args_is_help=True,
+    help="MLflow and S3: on this machine (up, down, status), a team's bucket (init), copies.",
+)
+
+SETTINGS = Path("tracking")
 
 
 @app.command(epilog="Example: vfsearch stack up")
@@ -55,3 +63,72 @@ def status() -> None:
     ]
     console.print(table("", ["service", "state", "url", ">pid", ">memory"], rows))
     raise typer.Exit(0 if seen.up else 1)
+
+
+@app.command(
+    epilog="Example: vfsearch stack init --bucket team-models --writer "
+    "arn:aws:iam::123456789012:role/trainer --apply"
+)
+def init(
+    bucket: Annotated[str, typer.Option(help="Bucket; made if it does not exist.")],
+    endpoint: Annotated[
+        str | None,
+        typer.Option(envvar="AWS_ENDPOINT_URL", help="S3-compatible server; default: AWS."),
+    ] = None,
+    region: Annotated[
+        str | None, typer.Option(envvar="AWS_REGION", help="Region of the bucket.")
+    ] = None,
+    writer: Annotated[
+        list[str] | None, typer.Option(help="ARN of who trains and promotes; may be repeated.")
+    ] = None,
+    reader: Annotated[
+        list[str] | None, typer.Option(help="ARN of who only reads, as the MLflow server does.")
+    ] = None,
+    encryption: Annotated[
+        Literal["AES256", "aws:kms"], typer.Option(help="Default encryption of objects.")
+    ] = "AES256",
+    kms_key: Annotated[str | None, typer.Option(help="Key of aws:kms.")] = None,
+    require_tls: Annotated[
+        bool | None,
+        typer.Option(
+            help="Refuse requests without TLS; default: only on AWS, since a server behind a TLS "
+            "proxy sees plain HTTP."
+        ),
+    ] = None,
+    settings: Annotated[
+        Path, typer.Option(help="Folder of bucket-policy.json and lifecycle.json.")
+    ] = SETTINGS,
+    apply: Annotated[bool, typer.Option("--apply", help="Change it; without: only show.")] = False,
+) -> None:
+    """Set a bucket up: no public access, encryption, versions, lifecycle, rights; idempotent.
+
+    Keys of an administrator are taken from the usual AWS configuration. Rules and statements of
+    others are kept.
+    """
+    from vfsearch.cli.show import console, table
+    from vfsearch.errors import UsageError
+    from vfsearch.tracking.bucket import Wanted, set_up
+    from vfsearch.tracking.bucket_settings import load_lifecycle, load_policy
+    from vfsearch.tracking.storage import Storage
+
+    plain = (endpoint or "").startswith("http://")
+    if require_tls and plain:
+        raise UsageError(f"--require-tls would shut out this client too: {endpoint} is plain HTTP")
+    if kms_key is not None and encryption != "aws:kms":
+        raise UsageError("--kms-key needs --encryption aws:kms")
+    tls = endpoint is None if require_tls is None else require_tls
+    wanted = Wanted(
+        lifecycle=load_lifecycle(settings),
+        policy=load_policy(settings, bucket, writers=writer or [], readers=reader or [], tls=tls),
+        encryption=encryption,
+        kms_key=kms_key,
+    )
+    storage = Storage(endpoint=endpoint, region=region, addressing="path" if endpoint else "auto")
+    with console.status(f"looking at s3://{bucket}"):
+        steps = set_up(storage, bucket, wanted, apply=apply)
+    rows = [(step.setting, step.state, step.text) for step in steps]
+    console.print(table(f"s3://{bucket}", ["setting", "state", "now -> wanted"], rows))
+    if not writer and not reader:
+        console.print("no --writer or --reader was named: nobody is given rights by the policy")
+    if any(step.state == "would change" for step in steps):
+        console.print("nothing was changed; to change it, add --apply")
