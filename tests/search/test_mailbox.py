@@ -91,7 +91,7 @@ def test_workers_of_an_older_generation_are_sent_away_and_not_heard() -> None:
         assert await waiting is None
         assert await box.report(1, 1, 1, {}) is False
         await box.finished(1, 1, DONE)
-        await box.gone(1, "late news")
+        await box.gone(Gone(generation=1, error="late news"))
         assert await box.event(0.01) is None
         task = await box.take(2, 0)
         assert task is not None
@@ -118,7 +118,7 @@ def test_events_keep_their_order() -> None:
         await box.assign(order())
         reported = asyncio.create_task(box.report(1, 1, 1, {}))
         await asyncio.sleep(0)
-        await box.gone(1, "killed")
+        await box.gone(Gone(generation=1, error="killed"))
         assert isinstance(await now(box), Report)
         assert await now(box) == Gone(generation=1, error="killed")
         reported.cancel()

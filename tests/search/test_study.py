@@ -342,10 +342,28 @@ def test_seeds_of_trials_can_be_their_own_or_one_for_all(tmp_path: Path) -> None
     for mode, count in (("per_trial", 3), ("same", 1)):
         config = sweep(name=mode, storage=f"sqlite:///{tmp_path}/s.db", trial_seeds=mode)
         with open_study(config, create=True, resume=False) as study:
-            seeds = {study.ask().seed for _ in range(3)}  # type: ignore[union-attr]
+            seeds = {study.ask().seeds for _ in range(3)}  # type: ignore[union-attr]
         assert len(seeds) == count
 
 
 def test_states_are_optunas_own(study: SweepStudy) -> None:
     assert study.ask() is not None
     assert study.study.trials[0].state is TrialState.RUNNING
+
+
+def test_the_name_of_a_sweep_is_enough_once_it_was_begun_with_a_url(url: str, home: Path) -> None:
+    config = sweep(storage=url)
+    with open_study(config, create=True, resume=False) as study:
+        asked = study.ask()
+        assert asked is not None
+        train(study, asked, epochs=1)
+    found, study_read = read_sweep("small")
+    assert (found.name, len(study_read.get_trials())) == ("small", 1)
+    note = home / "sweeps" / "small" / "storage.url"
+    assert note.stat().st_mode & 0o777 == 0o600
+    unused = sweep(name="unused", storage=url)
+    with open_study(unused, create=True, resume=False) as study:
+        study.discard_unused()
+    assert not (home / "sweeps" / "unused" / "storage.url").exists()
+    with pytest.raises(SweepError, match="there is no"):
+        read_sweep("unused")

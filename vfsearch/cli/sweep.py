@@ -71,7 +71,7 @@ def run(
     console.print(f"sweep {outcome.name} ended: {outcome.stop_reason}")
 
 
-def leaderboard(name: str, top: int = 20) -> None:
+def leaderboard(name: str, top: int = 20, storage: str | None = None) -> None:
     """Print the trials of a sweep, best first."""
     from vfsearch.cli.live import brief
     from vfsearch.cli.show import console, number, seconds, table
@@ -79,7 +79,7 @@ def leaderboard(name: str, top: int = 20) -> None:
     from vfsearch.search.results import standings
     from vfsearch.search.study import read_sweep
 
-    config, study = read_sweep(name)
+    config, study = read_sweep(name, storage)
     rows = standings(trials_table(study), config)
     params = list(config.parameters)
     metrics = [objective.metric for objective in config.objectives]
@@ -113,7 +113,7 @@ def trials(
     from vfsearch.search.study import read_sweep
 
     if not json:
-        leaderboard(sweep, top=1_000_000)
+        leaderboard(sweep, top=1_000_000, storage=storage)
         return
     import json as json_module
 

@@ -187,7 +187,7 @@ def _reached(
     if not curve:
         return (None,) * len(objectives)
     sign = -1 if first.direction == "maximize" else 1
-    best = min(curve, key=lambda epoch: (sign * curve[epoch], epoch))
+    best = curves.best_epoch(first) or min(curve, key=lambda at: (sign * curve[at], at))
     others = [curves.epochs.get(best, {}).get(o.metric) for o in objectives[1:]]
     return (curve[best], *others)
 

@@ -14,7 +14,8 @@ from vfsearch.search.parameters import AnyParameter, CategoricalParameter, neare
 from vfsearch.search.space import SearchSpace, resolve
 
 LARGEST_GRID = 100_000
-TIMES = tuple(f"time/{what}_seconds" for what in ("evaluation", "step", "data", "checkpoint"))
+_TIMED = ("evaluation", "step", "data", "bound", "checkpoint")
+TIMES = tuple(f"time/{what}_seconds" for what in _TIMED)
 """What the loop logs of each epoch's time."""
 
 Place = tuple[str | int, ...]

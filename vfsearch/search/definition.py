@@ -155,7 +155,9 @@ class SweepConfig(Section):
     budget: Budget
     """When to stop."""
     trial_seeds: Literal["per_trial", "same"] = "per_trial"
-    """A seed of its own for every trial, or the same one for all."""
+    """Seeds of its own for every trial, or the same for all."""
+    seeds_per_trial: Count = 1
+    """Runs of every trial, one after the other; its value is their mean (see ``search/seeds``)."""
     start: tuple[dict[str, Any], ...] = ()
     """Points to try first; what they leave out is sampled."""
     warm_start: tuple[WarmStart, ...] = ()
@@ -213,6 +215,16 @@ def derived_seed(seed: int, number: int, purpose: Literal["trial", "sampler", "s
     """Return a 31-bit seed for one trial and one purpose, the same on every machine."""
     stream = ("trial", "sampler", "space").index(purpose)
     return int(np.random.SeedSequence([seed, stream, number]).generate_state(1)[0] >> 1)
+
+
+def seeds_of_trial(config: SweepConfig, number: int) -> tuple[int, ...]:
+    """Return the different 31-bit seeds of a trial's runs."""
+    root, number = config.sampler.seed, 0 if config.trial_seeds == "same" else number
+    found = [derived_seed(root, number, "trial")]
+    count = config.seeds_per_trial
+    words = np.random.SeedSequence([root, 4, number]).generate_state(2 * count)
+    found += [int(word >> 1) for word in words if int(word >> 1) not in found]
+    return tuple(dict.fromkeys(found))[:count]
 
 
 def race_seed(seed: int, number: int, index: int, taken: Collection[int]) -> int:

@@ -94,6 +94,9 @@ class WorkerGroup:
                 self._spoilt = True
                 if self._stopping:
                     return Finished(kind="stopped", reason=None, summary={}, retries=self._retries)
+                if event.out_of_memory:  # it would be short of it again
+                    ray.get(self._mailbox.withdraw.remote())
+                    return self._failed(f"out of memory: {event.error}")
                 self._retries += 1
                 self._begun = False
                 deadline = time.monotonic() + max(timeout, _START)
@@ -178,13 +181,23 @@ def _fit(shape: GroupShape, storage: Path, mailbox: Any, generation: int) -> Non
             failure_config=FailureConfig(max_failures=0),
         ),
     )
-    error: str | None = None
+    gone = Gone(generation=generation, error=None)
     try:
         trainer.fit()
-    except Exception as caught:
-        error = _first_line(caught)
+    except Exception as error:
+        short = out_of_memory(error)
+        gone = replace(gone, error=_first_line(short or error), out_of_memory=short is not None)
     with contextlib.suppress(ray.exceptions.RayError):  # the owner closed the mailbox, and knows
-        ray.get(mailbox.gone.remote(generation, error))
+        ray.get(mailbox.gone.remote(gone))
+
+
+def out_of_memory(error: Exception) -> ray.exceptions.OutOfMemoryError | None:
+    """The error by which Ray says that it ended a worker to save its node, if it is among these."""
+    for one in (error, *getattr(error, "worker_failures", {}).values()):
+        for cause in (one, getattr(one, "health_check_failure", None)):
+            if isinstance(cause, ray.exceptions.OutOfMemoryError):
+                return cause
+    return None
 
 
 def _first_line(error: BaseException) -> str:

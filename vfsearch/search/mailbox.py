@@ -70,6 +70,8 @@ class Gone:
 
     generation: int
     error: str | None
+    out_of_memory: bool = False
+    """Ray ended a worker because the memory of its node ran out."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -146,10 +148,10 @@ class Mailbox:
         """Actor handles of the workers that have come in, to kill those that hang."""
         return self._present
 
-    async def gone(self, generation: int, error: str | None) -> None:
+    async def gone(self, gone: Gone) -> None:
         """Note that the worker group of a generation has ended."""
-        if generation == self._generation:
-            self._events.put_nowait(Gone(generation=generation, error=error))
+        if gone.generation == self._generation:
+            self._events.put_nowait(gone)
 
     # The workers' side.
 

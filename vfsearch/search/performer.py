@@ -19,11 +19,12 @@ from vfsearch.config import CorpusConfig, RunConfig
 from vfsearch.corpus.queries import write_list
 from vfsearch.evaluation.epoch import EpochEvaluator
 from vfsearch.search.mailbox import Task
+from vfsearch.search.seeds import train_seeds
 from vfsearch.search.serve import Reply
 from vfsearch.search.tracks import Tracked
 from vfsearch.tracking.trial_log import TrialLog
 from vfsearch.training.figure import draw_run
-from vfsearch.training.loop import EpochReport, Outcome, Stores, train
+from vfsearch.training.loop import EpochReport, Outcome, Stores
 from vfsearch.training.steps import NAME as STEPS
 
 PER_STEP = ("positive_mass", "negative_mass", "hardest_negative_mass")
@@ -54,7 +55,9 @@ class TrainTrial:
         assert isinstance(device, torch.device)
         self._log = self._open_log(task, config, out) if self._rank == 0 else None
         reporter = _Reporter(reply, self._log)
-        outcome = train(config, out, reporter, device=device, stores=self._open(config))
+        seeds = task.order.extra.get("seeds", [config.seed])
+        stores = self._open(config)
+        outcome = train_seeds(config, seeds, out, reporter, device=device, stores=stores)
         if self._rank == 0:
             self._finish(outcome, config, out)
         # The graph of DDP's hooks is cyclic: free the model now, not in the next trial.

@@ -13,7 +13,7 @@ import optuna
 from vfsearch.config import RunConfig, home
 from vfsearch.errors import SweepError, TrainingDiverged
 from vfsearch.search.cluster import connected
-from vfsearch.search.definition import SweepConfig, derived_seed, race_seed
+from vfsearch.search.definition import SweepConfig, race_seed, seeds_of_trial
 from vfsearch.search.mailbox import Finished
 from vfsearch.search.race_record import SeedRun, read_seed, write_seed
 from vfsearch.search.resources import shape_of
@@ -57,7 +57,7 @@ def plan(
     """What must be run: every finalist as its trial was, but with fresh seeds."""
     trials = {trial.number: trial for trial in study.get_trials(deepcopy=False)}
     root = config.sampler.seed
-    used = {derived_seed(root, number, "trial") for number in (0, *trials)}
+    used = {seed for number in trials for seed in seeds_of_trial(config, number)}
     space, legs = SearchSpace(config), []
     for number in entered:
         params = space.active(trials[number].params)

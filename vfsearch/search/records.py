@@ -19,6 +19,8 @@ PRUNING = "pruning"
 """The last decision of the pruner and the rungs it noted."""
 REASON = "reason"
 """Why a trial was pruned or failed."""
+AVERAGED = "seeds/averaged"
+"""Metric of an epoch: over how many seeds its metrics are means; without it, one."""
 WARM_START = "warm_start"
 """Where a trial that was taken over came from."""
 START = "start"
@@ -37,8 +39,8 @@ class Asked:
     """Number in the study; the stable name of the trial is made of it."""
     params: dict[str, Any]
     """Dotted parameters (and names of chosen bundles) that are active in this trial."""
-    seed: int
-    """Seed of the trial: a function of the sweep's seed and the number."""
+    seeds: tuple[int, ...]
+    """Seeds of the trial's runs: a function of the sweep's seed and the number."""
     epoch: int
     """Last epoch that the study has of this trial; 0 for a new one."""
     config: RunConfig
@@ -108,9 +110,17 @@ class Curves:
         }
 
     def best_epoch(self, objective: Objective) -> int | None:
-        """Epoch with the best value of the objective, the earliest of equals."""
+        """Epoch with the best value of the objective, the earliest of equals.
+
+        With several seeds per trial, among the epochs that are means over the most of them.
+        """
         sign = -1 if objective.direction == "maximize" else 1
-        ranked = [(sign * value, epoch) for epoch, value in self.curve(objective.metric).items()]
+        most = max((row.get(AVERAGED, 1.0) for row in self.epochs.values()), default=1.0)
+        ranked = [
+            (sign * value, epoch)
+            for epoch, value in self.curve(objective.metric).items()
+            if self.epochs[epoch].get(AVERAGED, 1.0) == most
+        ]
         return min(ranked)[1] if ranked else None
 
     @property
@@ -121,7 +131,7 @@ class Curves:
 
 def kept(config: SweepConfig, metrics: Mapping[str, float]) -> dict[str, float]:
     """Choose the metrics that decisions and their replay need; the tracking has the others."""
-    named = {objective.metric for objective in config.objectives}
+    named = {AVERAGED, *(objective.metric for objective in config.objectives)}
     named |= {name for rule in config.metric_constraints for name in rule.names}
     if config.budget.target is not None:
         named.add(config.budget.target.metric)

@@ -1,5 +1,6 @@
 """Databases of studies: SQLite by default, PostgreSQL by URL."""
 
+import os
 import sqlite3
 from pathlib import Path
 
@@ -13,14 +14,43 @@ from vfsearch.config import home
 from vfsearch.errors import SweepError
 
 BUSY_SECONDS = 60
+_NOTE = "storage.url"
 
 
 def study_url(name: str, url: str | None) -> str:
-    """Return the database of a sweep: the given one, else a file of the sweep's own."""
+    """Return the database of a sweep: the given one, else the one it was begun with here.
+
+    That is a file of the sweep's own, if it named no other (see `remember_url`).
+    """
+    folder = home() / "sweeps" / name
+    if url is None and (folder / _NOTE).is_file():
+        return (folder / _NOTE).read_text(encoding="utf-8").strip()
     if url is None:
-        return f"sqlite:///{home() / 'sweeps' / name / 'study.db'}"
+        return f"sqlite:///{folder / 'study.db'}"
     prefix, separator, rest = url.partition("://")
     return f"postgresql+psycopg://{rest}" if separator and prefix == "postgresql" else url
+
+
+def remember_url(name: str, url: str) -> None:
+    """Note the database of a sweep, so that its name is enough afterwards.
+
+    The URL may hold a password: the note can be read by its owner alone, and appears whole.
+    """
+    place = sa.make_url(url)
+    if place.get_backend_name() == "sqlite" and place.database:
+        place = place.set(database=str(Path(place.database).absolute()))
+    text = place.render_as_string(hide_password=False)
+    folder = home() / "sweeps" / name
+    folder.mkdir(parents=True, exist_ok=True)
+    new = folder / f"{_NOTE}.{os.getpid()}"
+    with os.fdopen(os.open(new, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w") as note:
+        note.write(f"{text}\n")
+    new.replace(folder / _NOTE)
+
+
+def forget_url(name: str) -> None:
+    """Take the note back, when the study is removed."""
+    (home() / "sweeps" / name / _NOTE).unlink(missing_ok=True)
 
 
 def open_storage(url: str, *, create: bool, pooled: bool = True) -> RDBStorage:

@@ -11,7 +11,7 @@ from vfsearch.search.definition import SweepConfig
 from vfsearch.search.driver import DriverLock
 from vfsearch.search.identity import changes, definition
 from vfsearch.search.records import Asked, Ended, Verdict
-from vfsearch.search.storage import open_storage, study_url
+from vfsearch.search.storage import open_storage, remember_url, study_url
 from vfsearch.search.sweep_study import SweepStudy
 from vfsearch.search.warm_start import FromMlflow, adopt, past_trials
 
@@ -42,6 +42,8 @@ def open_study(
             raise SweepError(f"there is no sweep {config.name} to resume")
         lock = DriverLock(storage.engine, config.name)
         study = _study(config, storage, resume=resume)
+        if config.storage is not None:
+            remember_url(config.name, study_url(config.name, config.storage))
         sweep = SweepStudy(config, study, storage, lock)
         for source in config.warm_start:
             adopt(study, sweep.space, past_trials(source, mlflow))

@@ -12,12 +12,15 @@ from vfsearch.search.cluster import connected
 from vfsearch.search.definition import SweepConfig
 from vfsearch.search.ledger import Ledger, Watcher
 from vfsearch.search.mailbox import TRAINING, Order
+from vfsearch.search.race_record import report_extras
 from vfsearch.search.records import Asked
+from vfsearch.search.report import write_report
 from vfsearch.search.resources import GroupShape, shape_of, slots
 from vfsearch.search.study import open_study
 from vfsearch.search.sweep_study import SweepStudy
 from vfsearch.search.tracks import SweepTracks
 from vfsearch.search.tuning import run_tune, tune_config
+from vfsearch.search.warm_start import FromMlflow, from_mlflow
 from vfsearch.tracking.connection import Connection, connect
 from vfsearch.tracking.runs import RunKey, Status
 
@@ -77,7 +80,7 @@ def run_sweep(
     """
     mode = mode or Mode()
     folder = sweep_folder(config.name)
-    with open_study(config, create=True, resume=resume) as study:
+    with open_study(config, create=True, resume=resume, mlflow=_past(config)) as study:
         tracks: SweepTracks | None = None
         status: Status = "FAILED"
         unsent: tuple[str, ...] = ()
@@ -93,6 +96,10 @@ def run_sweep(
                 run_tune(ledger, folder, warm=mode.warm, max_retries=retries)
             ledger.settle()
             status = "KILLED" if ledger.interrupted else "FINISHED"
+            if status == "FINISHED":
+                page = write_report(study.study, folder / "report.html", report_extras(study.study))
+                if tracks is not None:
+                    tracks.log_report(page)
         except BaseException:
             study.discard_unused()
             raise
@@ -133,14 +140,21 @@ def _ledger(
 def _dispatch(
     sweep: str, asked: Asked, nodes: list[dict[str, float]], mode: Mode, tracks: SweepTracks | None
 ) -> dict[str, Any]:
+    tracked = {} if tracks is None else {"tracked": tracks.trial(asked).to_json()}
     order = Order(
         number=asked.number,
         config=absolute(asked.config).model_dump(mode="json"),
         out=str(trial_folder(sweep, asked.number)),
         performer=mode.performer,
-        extra={} if tracks is None else {"tracked": tracks.trial(asked).to_json()},
+        extra={"seeds": list(asked.seeds), **tracked},
     )
     return tune_config(order, shape_of(asked.config.workers, nodes), sweep_folder(sweep))
+
+
+def _past(config: SweepConfig) -> FromMlflow | None:
+    """How a warm start reads sweeps in MLflow; None without tracking."""
+    tracking = config.base.tracking
+    return (lambda name: from_mlflow(connect(tracking), name)) if tracking.enabled else None
 
 
 def absolute(config: RunConfig) -> RunConfig:

@@ -16,13 +16,14 @@ from vfsearch.config import flat
 from vfsearch.errors import SweepError
 from vfsearch.search import records
 from vfsearch.search.budget import Spent, decide, improvement_bound
-from vfsearch.search.definition import Grid, SweepConfig, derived_seed
+from vfsearch.search.definition import Grid, SweepConfig, derived_seed, seeds_of_trial
 from vfsearch.search.driver import DriverLock
 from vfsearch.search.pruners import NoPruner, build_pruner
 from vfsearch.search.pruning import judge, project
 from vfsearch.search.records import Asked, Curves, Ended, Verdict
 from vfsearch.search.sampling import build_sampler, queue_grid_point
 from vfsearch.search.space import SearchSpace, resolve
+from vfsearch.search.storage import forget_url
 
 Metrics = Mapping[str, float]
 
@@ -210,6 +211,7 @@ class SweepStudy:
         """Remove the study if no trial was ever asked, so that it does not 'exist already'."""
         if not any(_is_asked(trial) for trial in self.study.get_trials(deepcopy=False)):
             optuna.delete_study(study_name=self.config.name, storage=self._storage)
+            forget_url(self.config.name)
 
     def close(self) -> None:
         """Release the driver's lock and the connections."""
@@ -259,14 +261,13 @@ class SweepStudy:
 
     def _asked(self, trial: FrozenTrial) -> Asked:
         params = self.space.active(trial.params)
-        number = 0 if self.config.trial_seeds == "same" else trial.number
-        seed = derived_seed(self.config.sampler.seed, number, "trial")
+        seeds = seeds_of_trial(self.config, trial.number)
         return Asked(
             number=trial.number,
             params=params,
-            seed=seed,
+            seeds=seeds,
             epoch=Curves.of(trial).last,
-            config=resolve(self.config, params, seed),
+            config=resolve(self.config, params, seeds[0]),
         )
 
     def _trial_id(self, number: int) -> int:

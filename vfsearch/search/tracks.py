@@ -88,7 +88,7 @@ class SweepTracks:
             key=key,
             spool=self._spool,
             params=with_log10(asked.params, self._log_scaled),
-            tags={"vfsearch.seed": str(asked.seed)},
+            tags={"vfsearch.seed": ", ".join(map(str, asked.seeds))},
         )
 
     def facts(self, number: int) -> dict[str, Any]:
@@ -112,6 +112,10 @@ class SweepTracks:
         text = yaml.safe_dump(definition(self._config), sort_keys=False)
         path.write_text(text, encoding="utf-8")
         self._log.artifact(path, "sweep.yaml")
+
+    def log_report(self, page: Path) -> None:
+        """Log the sweep's report; replaces the one of an earlier driver."""
+        self._log.artifact(page, "report.html")
 
     def close(self, status: Status) -> tuple[str, ...]:
         """End the sweep's run and send what is left; returns the runs that could not be sent.

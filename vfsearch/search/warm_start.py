@@ -6,7 +6,9 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import optuna
+from optuna.distributions import BaseDistribution, CategoricalDistribution, IntDistribution
 from optuna.trial import FrozenTrial, TrialState, create_trial
+from pydantic import ValidationError
 
 from vfsearch.config import flat
 from vfsearch.errors import SweepError
@@ -14,6 +16,8 @@ from vfsearch.search.definition import SweepConfig, WarmStart
 from vfsearch.search.records import SWEEP, WARM_START
 from vfsearch.search.space import Point, SearchSpace, resolve
 from vfsearch.search.storage import open_storage, study_url
+from vfsearch.tracking.connection import Connection
+from vfsearch.tracking.logged import logged_definition, logged_trials
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -81,6 +85,49 @@ def from_study(study: optuna.Study) -> list[PastTrial]:
         for trial in study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
         if WARM_START not in trial.user_attrs
     ]
+
+
+def from_mlflow(connection: Connection, sweep: str) -> list[PastTrial]:
+    """Return the completed trials of a sweep that MLflow and S3 keep.
+
+    Raises:
+        SweepError: its definition is of another version of vfsearch.
+        TrackingError: there is no such sweep, or a server is away.
+    """
+    try:
+        config = SweepConfig.model_validate(logged_definition(connection, sweep))
+    except ValidationError as error:
+        raise SweepError(
+            f"warm_start: the definition of sweep {sweep} in MLflow cannot be read: "
+            f"{error.error_count()} problems, the first: {error.errors()[0]['msg']}"
+        ) from None
+    found = []
+    for trial in logged_trials(connection, sweep):
+        params = {
+            name: value
+            for name, parameter in config.parameters.items()
+            if name in trial.params
+            and (value := _read(parameter.distribution(), trial.params[name])) is not None
+        }
+        found.append(
+            PastTrial(
+                source=f"{connection.experiment}/{sweep}/{trial.number}",
+                params=params,
+                values=trial.best,
+                settings=flat(resolve(config, params, seed=0)),
+            )
+        )
+    return found
+
+
+def _read(distribution: BaseDistribution, text: str) -> Any:
+    """A parameter's value from MLflow's text; None if it is none of the distribution."""
+    if isinstance(distribution, CategoricalDistribution):
+        return next((choice for choice in distribution.choices if str(choice) == text), None)
+    try:
+        return int(text) if isinstance(distribution, IntDistribution) else float(text)
+    except ValueError:
+        return None
 
 
 def adopt(study: optuna.Study, space: SearchSpace, past: Iterable[PastTrial]) -> Adopted:
