@@ -52,6 +52,9 @@ class CorpusConfig(Section):
     """Folder of the decoded, memory-mapped store; default: ``store`` under the vfsearch home."""
     face_size: Annotated[int, Field(ge=32, le=512)] = 112
     """Side of the stored faces, pixels."""
+    features: Path | None = None
+    """Folder of ``vfsearch corpus features``: train on what the frozen encoders made of every file,
+    encoded once; null: encode in every step."""
 
 
 class FaceConfig(Section):
@@ -85,6 +88,9 @@ class ModelConfig(Section):
     """Size of the shared embedding."""
     dropout: Annotated[float, Field(ge=0, lt=1)] = 0.5
     """Dropout after the head's linear layer."""
+    head_hidden: Count | None = None
+    """Width of a linear layer before each head's ReLU, for encoders whose outputs were not made
+    for it; null: the paper's head."""
     sync_batch_norm: bool = False
     """Share BatchNorm statistics between ranks (GPUs only)."""
 
@@ -291,6 +297,24 @@ class RunConfig(Section):
             raise ValueError(
                 "training.batch must be a multiple of workers.count, but "
                 f"batch={self.training.batch} and count={self.workers.count}"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _features_are_fixed(self) -> Self:
+        if self.corpus.features is None:
+            return self
+        wrong = [
+            f"model.{what}.frozen must be true"
+            for what, encoder in (("face", self.model.face), ("voice", self.model.voice))
+            if not encoder.frozen
+        ]
+        if self.training.augment:
+            wrong.append("training.augment must be false")
+        if wrong:
+            raise ValueError(
+                "corpus.features holds what fixed encoders made of whole files, so "
+                + " and ".join(wrong)
             )
         return self
 

@@ -10,8 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from support.tiny_run import tiny_store
 
-from vfsearch.corpus.batches import LENGTH_STEP, Batch, BatchStream, window
-from vfsearch.corpus.store import Store
+from vfsearch.corpus.batches import LENGTH_STEP, Batch, BatchStream
+from vfsearch.corpus.store import Store, window
 from vfsearch.errors import UsageError
 
 IDENTITIES = 11

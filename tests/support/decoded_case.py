@@ -29,6 +29,12 @@ class TinySplit:
     def voice(self, row: int, /) -> np.ndarray:
         return self._voices[row]
 
+    def read_faces(self, rows: np.ndarray) -> np.ndarray:
+        return self.faces[rows]
+
+    def read_voices(self, rows: np.ndarray, samples: int) -> np.ndarray:
+        return np.stack([np.resize(self.voice(int(row))[:samples], samples) for row in rows])
+
 
 class TinyModel(nn.Module):
     """Convolutions, batch normalisation and dropout, as the real ones have."""

@@ -14,9 +14,14 @@ SECONDS = (0.5, 0.9)
 
 
 def small_corpus(
-    root: Path, *, identities: int = 4, each: int = 3, store: Path | None = None
+    root: Path,
+    *,
+    identities: int = 4,
+    each: int = 3,
+    store: Path | None = None,
+    seconds: float | None = None,
 ) -> CorpusConfig:
-    """Write the three splits, ``identities`` each; voices have different lengths."""
+    """Write the three splits, ``identities`` each; voices have different lengths or ``seconds``."""
     random = np.random.default_rng(0)
     row = 0
     for name in SPLITS:
@@ -36,7 +41,7 @@ def small_corpus(
                 face = root / "faces" / people[-1].face_id / f"{n:07d}.jpg"
                 voice.parent.mkdir(parents=True, exist_ok=True)
                 face.parent.mkdir(parents=True, exist_ok=True)
-                samples = int(random.uniform(*SECONDS) * 16_000)
+                samples = int((seconds or random.uniform(*SECONDS)) * 16_000)
                 sound = random.integers(-9000, 9000, samples).astype(np.int16)
                 soundfile.write(voice, sound, 16_000, subtype="PCM_16")
                 picture = np.zeros((SIDE, SIDE, 3), np.uint8) + random.integers(0, 255, 3).astype(

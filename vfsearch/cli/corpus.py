@@ -105,3 +105,53 @@ def check(
     for line in report.shared:
         console.print(f"{line}: an identity may be in one split only", soft_wrap=True)
     raise typer.Exit(0 if report.ok else 3)
+
+
+@app.command(
+    epilog="Example: vfsearch corpus features corpus --voice small --voice-weights v.safetensors "
+    "--face small --face-weights f.safetensors --out features   (then: corpus.features: features)"
+)
+def features(
+    corpus: Annotated[Path, typer.Argument(help="Corpus folder.")],
+    voice: Annotated[str, typer.Option(help="Voice encoder, as in model.voice.encoder.")],
+    face: Annotated[str, typer.Option(help="Face encoder, as in model.face.encoder.")],
+    out: Annotated[Path, typer.Option(help="Folder of features; made whole or not at all.")],
+    voice_weights: Annotated[str | None, typer.Option(help="Weights of the voice encoder.")] = None,
+    face_weights: Annotated[str | None, typer.Option(help="Weights of the face encoder.")] = None,
+    seconds: Annotated[float, typer.Option(help="Window at the start of each voice.")] = 10.0,
+    face_size: Annotated[int, typer.Option(help="Side of the faces, pixels.")] = 112,
+    split: Annotated[
+        list[str] | None, typer.Option(help="Split; repeat for several; default: all three.")
+    ] = None,
+    audio: Annotated[Path, typer.Option(help="Audio root, in the corpus folder.")] = Path("wav"),
+    images: Annotated[Path, typer.Option(help="Image root.")] = Path("faces"),
+) -> None:
+    """Encode every file once, to train on what frozen encoders made of them."""
+    from vfsearch.cli.evaluation import split_name
+    from vfsearch.cli.show import bar, console, table
+    from vfsearch.config import CorpusConfig, FaceConfig, VoiceConfig, validate
+    from vfsearch.corpus.features import open_features
+    from vfsearch.corpus.layout import SPLITS
+    from vfsearch.evaluation.extract import extract
+
+    data = {"root": corpus, "audio": audio, "images": images, "face_size": face_size}
+    config = validate(CorpusConfig, data, "corpus features", {})
+    heard = {"encoder": voice, "weights": voice_weights, "frozen": True}
+    seen = {"encoder": face, "weights": face_weights, "frozen": True}
+    with bar("files") as progress:
+        made = extract(
+            config,
+            validate(VoiceConfig, heard, "--voice", {}),
+            validate(FaceConfig, seen, "--face", {}),
+            out,
+            splits=[split_name(name) for name in split or SPLITS],
+            audio_seconds=seconds,
+            progress=progress,
+        )
+    rows = []
+    for name in made.splits:
+        there = open_features(out, name)
+        voices, faces = there.voice_features, there.face_features
+        rows.append((name, len(there.identities), *voices.shape, *faces.shape))
+    columns = ["split", ">identities", ">voices", ">dimensions", ">faces", ">dimensions"]
+    console.print(table(str(out), columns, rows))

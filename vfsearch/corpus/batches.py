@@ -4,28 +4,62 @@ Everything random is a function of the seed and the step, so the state of a stre
 and the global sequence does not depend on the number of workers.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Self
+from typing import Protocol, Self
 
 import numpy as np
 import torch
-from jaxtyping import Int16, Int64, UInt8
+from jaxtyping import Float, Int64, Shaped
 from torch import Tensor
 
 from vfsearch.corpus.decoding import SAMPLE_RATE
-from vfsearch.corpus.store import Store
+from vfsearch.corpus.layout import Identity
 from vfsearch.errors import UsageError
 
 LENGTH_STEP = SAMPLE_RATE // 4
 """Training windows are multiples of this, so that compiled code meets few lengths."""
 
 
+class Drawable(Protocol):
+    """What batches are drawn from: a decoded split, or its features."""
+
+    @property
+    def name(self) -> str:
+        """Of the split."""
+
+    @property
+    def identities(self) -> Sequence[Identity]:
+        """In the order that labels refer to."""
+
+    @property
+    def face_identity(self) -> Int64[np.ndarray, " faces"]:
+        """Identity of each face."""
+
+    @property
+    def voice_identity(self) -> Int64[np.ndarray, " voices"]:
+        """Identity of each voice."""
+
+    def read_faces(self, rows: Int64[np.ndarray, " batch"]) -> Shaped[np.ndarray, "batch ..."]:
+        """Faces, copied."""
+
+    def draw_voices(
+        self,
+        rows: Int64[np.ndarray, " batch"],
+        where: Float[np.ndarray, " batch"],
+        samples: int,
+    ) -> Shaped[np.ndarray, "batch ..."]:
+        """A window of each voice, from ``where`` in [0, 1) on, copied."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class Batch:
     """One rank's share of a global batch."""
 
-    faces: UInt8[Tensor, "batch side side 3"]
-    voices: Int16[Tensor, "batch samples"]
+    faces: Shaped[Tensor, "batch ..."]
+    """RGB bytes, or features."""
+    voices: Shaped[Tensor, "batch ..."]
+    """Samples (int16), or features."""
     labels: Int64[Tensor, " batch"]
     """Row of the identity in the split."""
 
@@ -39,7 +73,7 @@ class BatchStream:
 
     def __init__(
         self,
-        store: Store,
+        store: Drawable,
         *,
         batch: int,
         seconds: tuple[float, float],
@@ -97,12 +131,8 @@ class BatchStream:
         length = int(random.integers(self._lengths[0], self._lengths[1] + 1)) * LENGTH_STEP
         draws = random.random((3, self._batch))
         mine, share = identities[self._rows], draws[:, self._rows]
-        faces = self._store.faces[self._faces.pick(mine, share[0])]
-        voices = np.empty((len(mine), length), np.int16)
-        for row, (voice, where) in enumerate(
-            zip(self._voices.pick(mine, share[1]).tolist(), share[2].tolist(), strict=True)
-        ):
-            window(self._store.voice(voice), where, voices[row])
+        faces = self._store.read_faces(self._faces.pick(mine, share[0]))
+        voices = self._store.draw_voices(self._voices.pick(mine, share[1]), share[2], length)
         return Batch(
             faces=torch.from_numpy(faces),
             voices=torch.from_numpy(voices),
@@ -137,17 +167,3 @@ class _Grouped:
         place = (uniform * self.count[identities]).astype(np.int64)
         rows: Int64[np.ndarray, " batch"] = self.rows[self.start[identities] + place]
         return rows
-
-
-def window(
-    voice: Int16[np.ndarray, " samples"], where: float, out: Int16[np.ndarray, " window"]
-) -> None:
-    """Fill ``out`` with a voice from ``where`` in [0, 1) on; a short voice is repeated."""
-    spare = len(voice) - len(out)
-    if spare >= 0:
-        start = int(where * (spare + 1))
-        out[:] = voice[start : start + len(out)]
-        return
-    for start in range(0, len(out), len(voice)):
-        piece = out[start : start + len(voice)]
-        piece[:] = voice[: len(piece)]

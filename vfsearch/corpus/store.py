@@ -16,7 +16,7 @@ from pathlib import Path
 
 import numpy as np
 from filelock import FileLock
-from jaxtyping import Int16, Int64, UInt8
+from jaxtyping import Float, Int16, Int64, UInt8
 
 from vfsearch.config import CorpusConfig, home
 from vfsearch.corpus.decoding import decode_face, decode_voice, voice_frames
@@ -52,6 +52,42 @@ class Store:
         """One voice, a view into the mapped samples."""
         start = int(self.voice_offsets[row])
         return self.samples[start : start + int(self.voice_lengths[row])]
+
+    def read_faces(self, rows: Int64[np.ndarray, " batch"]) -> UInt8[np.ndarray, "batch h w 3"]:
+        """Faces, copied."""
+        return np.asarray(self.faces[rows])
+
+    def read_voices(
+        self, rows: Int64[np.ndarray, " batch"], samples: int
+    ) -> Int16[np.ndarray, "batch samples"]:
+        """The first ``samples`` of each voice; a short voice is repeated until they are full."""
+        return np.stack([np.resize(self.voice(row)[:samples], samples) for row in rows.tolist()])
+
+    def draw_voices(
+        self,
+        rows: Int64[np.ndarray, " batch"],
+        where: Float[np.ndarray, " batch"],
+        samples: int,
+    ) -> Int16[np.ndarray, "batch samples"]:
+        """A window of each voice, from ``where`` in [0, 1) on; a short voice is repeated."""
+        out = np.empty((len(rows), samples), np.int16)
+        for row, voice, place in zip(out, rows.tolist(), where.tolist(), strict=True):
+            window(self.voice(voice), place, row)
+        return out
+
+
+def window(
+    voice: Int16[np.ndarray, " samples"], where: float, out: Int16[np.ndarray, " window"]
+) -> None:
+    """Fill ``out`` with a voice from ``where`` in [0, 1) on; a short voice is repeated."""
+    spare = len(voice) - len(out)
+    if spare >= 0:
+        start = int(where * (spare + 1))
+        out[:] = voice[start : start + len(out)]
+        return
+    for start in range(0, len(out), len(voice)):
+        piece = out[start : start + len(voice)]
+        piece[:] = voice[: len(piece)]
 
 
 def open_store(

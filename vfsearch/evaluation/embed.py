@@ -7,7 +7,7 @@ from typing import Any, Protocol
 import numpy as np
 import torch
 import torch.distributed as dist
-from jaxtyping import Float, Float32, Int16, Int64, Shaped, UInt8
+from jaxtyping import Float, Float32, Int64, Shaped
 from torch import Tensor, nn
 
 from vfsearch.config import EvaluationConfig
@@ -19,15 +19,11 @@ Device = torch.device | str
 
 
 class Decoded(Protocol):
-    """What evaluation reads of a split (``corpus.store.Store`` has it)."""
+    """What evaluation reads of a split: a decoded store, or its features."""
 
     @property
     def identities(self) -> Sequence[Person]:
         """In the order that the rows below refer to."""
-
-    @property
-    def faces(self) -> UInt8[np.ndarray, "faces side side 3"]:
-        """Decoded faces."""
 
     @property
     def face_identity(self) -> Int64[np.ndarray, " faces"]:
@@ -45,18 +41,23 @@ class Decoded(Protocol):
     def voice_paths(self) -> Sequence[str]:
         """Path of each voice as in query lists."""
 
-    def voice(self, row: int, /) -> Int16[np.ndarray, " samples"]:
-        """Samples of one voice, 16 kHz."""
+    def read_faces(self, rows: Int64[np.ndarray, " chunk"]) -> Shaped[np.ndarray, "chunk ..."]:
+        """Faces, copied."""
+
+    def read_voices(
+        self, rows: Int64[np.ndarray, " chunk"], samples: int
+    ) -> Shaped[np.ndarray, "chunk ..."]:
+        """The first samples of each voice, 16 kHz, repeated where a voice is shorter."""
 
 
 class Embedder(Protocol):
     """Both encoders (``model.AlignmentModel`` has them)."""
 
-    def embed_faces(self, faces: UInt8[Tensor, "batch side side 3"]) -> Float[Tensor, "batch dim"]:
-        """Embed decoded faces."""
+    def embed_faces(self, faces: Shaped[Tensor, "batch ..."]) -> Float[Tensor, "batch dim"]:
+        """Embed decoded faces, or their features."""
 
-    def embed_voices(self, voices: Int16[Tensor, "batch samples"]) -> Float[Tensor, "batch dim"]:
-        """Embed voices of one length."""
+    def embed_voices(self, voices: Shaped[Tensor, "batch ..."]) -> Float[Tensor, "batch dim"]:
+        """Embed voices of one length, or their features."""
 
     def modules(self) -> Iterator[nn.Module]:
         """All parts, as ``nn.Module`` has it."""
@@ -95,23 +96,15 @@ def embed_split(
     faces = np.arange(len(store.face_paths)) if faces is None else faces
     window = round(config.audio_seconds * SAMPLE_RATE)
 
-    def read_voices(rows: Int64[np.ndarray, " chunk"]) -> Int16[np.ndarray, "chunk samples"]:
-        # np.resize repeats a short voice until the window is full.
-        return np.stack([np.resize(store.voice(int(row))[:window], window) for row in rows])
+    def read_voices(rows: Int64[np.ndarray, " chunk"]) -> Shaped[np.ndarray, "chunk ..."]:
+        return store.read_voices(rows, window)
 
+    size = config.batch
     with evaluating(model), torch.no_grad():
         matrix = np.concatenate(
             [
-                embed(read_voices, model.embed_voices, voices, config.batch, device, rank, world),
-                embed(
-                    lambda rows: np.asarray(store.faces[rows]),
-                    model.embed_faces,
-                    faces,
-                    config.batch,
-                    device,
-                    rank,
-                    world,
-                ),
+                embed(read_voices, model.embed_voices, voices, size, device, rank, world),
+                embed(store.read_faces, model.embed_faces, faces, size, device, rank, world),
             ]
         )
     paths = [store.voice_paths[int(row)] for row in voices]

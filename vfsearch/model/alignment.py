@@ -1,19 +1,28 @@
 """The alignment model: two encoders, two heads, one classifier shared by both modalities."""
 
 import torch
-from jaxtyping import Float, Int16, UInt8
+from jaxtyping import Float, Shaped
 from torch import Tensor, nn
 
 from vfsearch.config import ModelConfig
-from vfsearch.model.face import FACE_DIM, build_face_encoder
-from vfsearch.model.voice import VOICE_DIM, build_voice_encoder
-from vfsearch.model.weights import load_pretrained
+from vfsearch.model.encoders import FACE_DIMS, VOICE_DIMS, build_face, build_voice
 
 
-def build_head(inputs: int, dim: int, dropout: float) -> nn.Sequential:
-    """BatchNorm - ReLU - Linear (no bias) - Dropout (METHOD.md, Encoders)."""
+def build_head(inputs: int, dim: int, dropout: float, hidden: int | None = None) -> nn.Sequential:
+    """BatchNorm - ReLU - Linear (no bias) - Dropout (METHOD.md, Encoders).
+
+    With ``hidden``, BatchNorm - Linear (no bias) to so many dimensions stand before it.
+    """
+    before: list[nn.Module] = []
+    if hidden is not None:
+        before = [nn.BatchNorm1d(inputs), nn.Linear(inputs, hidden, bias=False)]
+        inputs = hidden
     return nn.Sequential(
-        nn.BatchNorm1d(inputs), nn.ReLU(), nn.Linear(inputs, dim, bias=False), nn.Dropout(dropout)
+        *before,
+        nn.BatchNorm1d(inputs),
+        nn.ReLU(),
+        nn.Linear(inputs, dim, bias=False),
+        nn.Dropout(dropout),
     )
 
 
@@ -28,18 +37,18 @@ class AlignmentModel(nn.Module):
         *,
         face: nn.Module,
         voice: nn.Module,
-        dim: int,
-        dropout: float,
-        identities: int,
+        face_head: nn.Module,
+        voice_head: nn.Module,
+        classifier: nn.Linear,
         face_frozen: bool = False,
         voice_frozen: bool = False,
     ) -> None:
         super().__init__()
         self.face = face
         self.voice = voice
-        self.face_head = build_head(FACE_DIM, dim, dropout)
-        self.voice_head = build_head(VOICE_DIM, dim, dropout)
-        self.classifier = nn.Linear(dim, identities, bias=False)
+        self.face_head = face_head
+        self.voice_head = voice_head
+        self.classifier = classifier
         self.frozen = tuple(
             encoder for encoder, held in ((face, face_frozen), (voice, voice_frozen)) if held
         )
@@ -58,20 +67,20 @@ class AlignmentModel(nn.Module):
             encoder.eval()
         return self
 
-    def embed_faces(self, faces: UInt8[Tensor, "batch side side 3"]) -> Float[Tensor, "batch dim"]:
-        """x: unnormalised embeddings of RGB faces (bytes)."""
+    def embed_faces(self, faces: Shaped[Tensor, "batch ..."]) -> Float[Tensor, "batch dim"]:
+        """x: unnormalised embeddings of RGB faces (uint8 [batch, side, side, 3]) or features."""
         out: Tensor = self.face_head(self._encode(self.face, faces))
         return out.float()
 
-    def embed_voices(self, voices: Int16[Tensor, "batch samples"]) -> Float[Tensor, "batch dim"]:
-        """v: unnormalised embeddings of 16 kHz windows (int16)."""
+    def embed_voices(self, voices: Shaped[Tensor, "batch ..."]) -> Float[Tensor, "batch dim"]:
+        """v: unnormalised embeddings of 16 kHz windows (int16 [batch, samples]) or features."""
         out: Tensor = self.voice_head(self._encode(self.voice, voices))
         return out.float()
 
     def forward(
         self,
-        faces: UInt8[Tensor, "batch side side 3"],
-        voices: Int16[Tensor, "batch samples"],
+        faces: Shaped[Tensor, "batch ..."],
+        voices: Shaped[Tensor, "batch ..."],
     ) -> tuple[Float[Tensor, "batch dim"], Float[Tensor, "batch dim"]]:
         """(x, v) of a batch of pairs, float32."""
         return self.embed_faces(faces), self.embed_voices(voices)
@@ -82,28 +91,30 @@ class AlignmentModel(nn.Module):
         return encoded
 
 
-def build_model(config: ModelConfig, identities: int) -> AlignmentModel:
+def build_model(
+    config: ModelConfig, identities: int, *, on_features: bool = False
+) -> AlignmentModel:
     """Model with fresh (global torch seed) or pretrained encoders.
 
     Args:
         config: encoders, embedding size, dropout.
         identities: M, rows of the shared classifier.
+        on_features: leave out the encoders; faces and voices are then what they have made.
 
     Raises:
         CheckpointError: pretrained weights are missing, unsafe or do not fit.
     """
-    face = build_face_encoder(config.face.encoder)
-    voice = build_voice_encoder(config.voice.encoder)
-    if config.face.weights is not None:
-        load_pretrained(face, config.face.weights, "face")
-    if config.voice.weights is not None:
-        load_pretrained(voice, config.voice.weights, "voice")
+    dim, dropout, hidden = config.embedding_dim, config.dropout, config.head_hidden
+    # Before the encoders, so that heads start alike with and without them.
+    face_head = build_head(FACE_DIMS[config.face.encoder], dim, dropout, hidden)
+    voice_head = build_head(VOICE_DIMS[config.voice.encoder], dim, dropout, hidden)
+    classifier = nn.Linear(dim, identities, bias=False)
     return AlignmentModel(
-        face=face,
-        voice=voice,
-        dim=config.embedding_dim,
-        dropout=config.dropout,
-        identities=identities,
+        face=nn.Identity() if on_features else build_face(config.face),
+        voice=nn.Identity() if on_features else build_voice(config.voice),
+        face_head=face_head,
+        voice_head=voice_head,
+        classifier=classifier,
         face_frozen=config.face.frozen,
         voice_frozen=config.voice.frozen,
     )

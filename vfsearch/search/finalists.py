@@ -6,8 +6,9 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from vfsearch.config import CorpusConfig
-from vfsearch.corpus.store import Store, open_store
+from vfsearch.config import CorpusConfig, RunConfig
+from vfsearch.corpus.features import Features, open_split
+from vfsearch.corpus.store import Store
 from vfsearch.errors import SweepError
 from vfsearch.evaluation.bootstrap import draw, replicates
 from vfsearch.evaluation.embed import embed_split
@@ -15,7 +16,7 @@ from vfsearch.evaluation.epoch import EpochEvaluator, first_instances, metric_ke
 from vfsearch.evaluation.measure import Measured, measure, resolve
 from vfsearch.search.definition import SweepConfig
 from vfsearch.search.verdict import Finalist
-from vfsearch.training.checkpoint import load_model
+from vfsearch.training.checkpoint import load_model, read_state
 
 Folders = Mapping[int, Sequence[Path]]
 """Per trial, the checkpoint of each of its seeds."""
@@ -30,11 +31,11 @@ class Yardstick:
         Raises:
             SweepError: the objective is no metric of the validation split.
         """
-        self._corpus = config.base.corpus
+        self._base = config.base
         self._evaluation = config.base.evaluation
-        self._stores: dict[int, Store] = {}
+        self._stores: dict[CorpusConfig, Store | Features] = {}
         self._metric = config.objectives[0].metric
-        evaluator = EpochEvaluator(self._store(self._corpus), self._evaluation)
+        evaluator = EpochEvaluator(self._store(self._base), self._evaluation)
         for queries in evaluator.lists:
             if self._metric in metric_keys(queries, "val"):
                 self._resolved = resolve(queries, evaluator.store.identities)
@@ -48,9 +49,10 @@ class Yardstick:
     def measure(self, checkpoint: Path) -> Measured:
         """Embed the validation split with a checkpoint and score the list."""
         device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-        model, run = load_model(checkpoint, device)
-        # Faces are decoded at the size that this model takes; the paths are the same.
-        store = self._store(self._corpus.model_copy(update={"face_size": run.corpus.face_size}))
+        on_features = read_state(checkpoint).features is not None
+        model, run = load_model(checkpoint, device, on_features=on_features)
+        # Files or features as this model takes them; the paths are the same.
+        store = self._store(run)
         limit = self._evaluation.instances
         embeddings = embed_split(
             model,
@@ -78,10 +80,12 @@ class Yardstick:
             redrawn.append(replicates(measured, weights)[name])
         return Finalist(number=number, values=tuple(values), replicates=np.mean(redrawn, axis=0))
 
-    def _store(self, corpus: CorpusConfig) -> Store:
-        if corpus.face_size not in self._stores:
-            self._stores[corpus.face_size] = open_store(corpus, "val")
-        return self._stores[corpus.face_size]
+    def _store(self, run: RunConfig) -> Store | Features:
+        taken = {"face_size": run.corpus.face_size, "features": run.corpus.features}
+        corpus = self._base.corpus.model_copy(update=taken)
+        if corpus not in self._stores:
+            self._stores[corpus] = open_split(run.model_copy(update={"corpus": corpus}), "val")
+        return self._stores[corpus]
 
 
 def measure_finalists(

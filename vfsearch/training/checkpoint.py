@@ -17,8 +17,10 @@ from safetensors.torch import load, save
 from torch import Tensor
 
 from vfsearch.config import RunConfig
+from vfsearch.corpus.features import EncoderRecord, Extraction, sha256
 from vfsearch.errors import CheckpointError
 from vfsearch.model.alignment import AlignmentModel, build_model
+from vfsearch.model.weights import local_path
 
 MODEL, TRAINING, STATE = "model.safetensors", "training.safetensors", "state.json"
 FILES = (MODEL, TRAINING, STATE)
@@ -56,6 +58,8 @@ class CheckpointState(BaseModel):
     """Hash of the training split: identities and file names."""
     identities: list[str]
     """Voice ids of the training split, in the order of the classifier's rows."""
+    features: Extraction | None = None
+    """What made the features that the run trained on; its encoders' weights are not in here."""
 
 
 Read = Callable[[str], bytes | None]
@@ -178,26 +182,50 @@ def load_into(model: torch.nn.Module, tensors: Mapping[str, Tensor], where: obje
         raise CheckpointError(f"{where}: does not fit the model: {' '.join(lines[1:3])}") from None
 
 
-def load_model(folder: Path, device: torch.device) -> tuple[AlignmentModel, RunConfig]:
+def load_model(
+    folder: Path, device: torch.device, *, on_features: bool = False
+) -> tuple[AlignmentModel, RunConfig]:
     """Model of a checkpoint in evaluation mode, and the settings of its run.
 
+    The checkpoint of a run on features holds no encoders: they are loaded from where the features'
+    index found them, unless ``on_features`` leaves them out.
+
     Raises:
-        CheckpointError: anything but a whole checkpoint of this format.
+        CheckpointError: anything but a whole checkpoint of this format; the encoders of a run on
+            features are not there any more, or are others.
     """
     state = read_state(folder)
     settings = state.config.model
-    model = build_model(
-        # Pretrained files are not needed again: the checkpoint holds every weight.
-        settings.model_copy(
-            update={
-                "face": settings.face.model_copy(update={"weights": None}),
-                "voice": settings.voice.model_copy(update={"weights": None}),
-            }
-        ),
-        len(state.identities),
+    # Pretrained files are not needed again where the checkpoint holds every weight.
+    sources = {"face": settings.face.weights, "voice": settings.voice.weights}
+    made = None if on_features else state.features
+    for what in sources:
+        sources[what] = None if made is None else _source(what, getattr(made, what), sources[what])
+    settings = settings.model_copy(
+        update={
+            what: getattr(settings, what).model_copy(update={"weights": source})
+            for what, source in sources.items()
+        }
     )
-    load_into(model, parse_tensors(read_file(folder, MODEL), folder / MODEL), folder / MODEL)
+    where = folder / MODEL
+    tensors = parse_tensors(read_file(folder, MODEL), where)
+    model = build_model(settings, len(state.identities), on_features=on_features)
+    if made is not None:
+        for prefix, encoder in (("face", model.face), ("voice", model.voice)):
+            tensors |= {f"{prefix}.{name}": t for name, t in encoder.state_dict().items()}
+    load_into(model, tensors, where)
     return model.to(device).eval(), state.config
+
+
+def _source(what: str, made: EncoderRecord, given: str | None) -> str | None:
+    """Weights of an encoder that made features: the very same, or an error."""
+    weights = given or made.weights
+    if weights is not None and sha256(local_path(weights)) != made.sha256:
+        raise CheckpointError(
+            f"{weights}: these are not the weights of the {what} encoder ({made.encoder}) whose "
+            f"features the model was trained on (SHA-256 {made.sha256})"
+        )
+    return weights
 
 
 def _plain(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:

@@ -13,7 +13,8 @@ from typing import Protocol
 import torch
 
 from vfsearch.config import RunConfig
-from vfsearch.corpus.store import Store, open_store
+from vfsearch.corpus.features import Features, open_split
+from vfsearch.corpus.store import Store
 from vfsearch.errors import ConfigError
 from vfsearch.evaluation.epoch import EpochEvaluator
 from vfsearch.evaluation.training_bound import TrainingBound
@@ -69,15 +70,15 @@ class Outcome:
 
 @dataclass(frozen=True, kw_only=True)
 class Stores:
-    """The decoded splits of a run."""
+    """The splits of a run, decoded or as features."""
 
-    train: Store
-    val: Store
+    train: Store | Features
+    val: Store | Features
 
     @classmethod
     def open(cls, config: RunConfig) -> "Stores":
         """Open both; builds what is not decoded yet."""
-        return cls(train=open_store(config.corpus, "train"), val=open_store(config.corpus, "val"))
+        return cls(train=open_split(config, "train"), val=open_split(config, "val"))
 
 
 def train(
@@ -178,6 +179,7 @@ def _state(
         history=[*(before.history if before else []), metrics],
         split_hash=run.store.split_hash,
         identities=[identity.voice_id for identity in run.store.identities],
+        features=run.store.extraction if isinstance(run.store, Features) else None,
     )
 
 

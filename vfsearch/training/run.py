@@ -7,6 +7,7 @@ from torch.nn.parallel import DistributedDataParallel
 from vfsearch.config import RunConfig
 from vfsearch.corpus.augment import augment_faces, draw_augmentation, stream_seed
 from vfsearch.corpus.batches import Batch, BatchStream
+from vfsearch.corpus.features import Features
 from vfsearch.corpus.store import Store
 from vfsearch.errors import CheckpointError, TrainingDiverged
 from vfsearch.loss.bound import project_rows_
@@ -25,7 +26,7 @@ class Run:
     """Model, optimiser, weights of identities and batch stream of one run on one rank."""
 
     def __init__(
-        self, config: RunConfig, store: Store, *, device: torch.device, world: World
+        self, config: RunConfig, store: Store | Features, *, device: torch.device, world: World
     ) -> None:
         """Build everything at step 0; the same weights on every rank."""
         self.config, self.device, self.world = config, device, world
@@ -163,7 +164,11 @@ class Run:
     def _initial_model(self) -> AlignmentModel:
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(stream_seed("initialisation", self.config.seed))
-            model = build_model(self.config.model, len(self.store.identities))
+            model = build_model(
+                self.config.model,
+                len(self.store.identities),
+                on_features=self.config.corpus.features is not None,
+            )
         if self.config.loss.implicit == 0:
             # Unused in the loss: DDP would wait for its gradient for ever.
             model.classifier.requires_grad_(False)
