@@ -3,6 +3,7 @@
 from pathlib import Path
 from typing import Any
 
+from vfsearch.cluster.values import ClusterValues
 from vfsearch.config import RunConfig, Section
 
 TARGET = Path(__file__).parent.parent / "docs" / "configuration.md"
@@ -11,6 +12,12 @@ HEAD = """# Settings of a training run
 Written from the docstrings in `vfsearch/config.py` by `python scripts/configuration_reference.py`.
 A run's YAML file has these keys; `--set section.key=value` overrides one; a search space's
 `base:` takes the same keys and its `parameters:` are dotted names of them.
+"""
+CLUSTER = """
+# Values of a cluster
+
+What `cluster/values.yaml` holds (`vfsearch/cluster/values.py`); `vfsearch cluster render` makes the
+cluster files of it.
 """
 
 
@@ -59,7 +66,8 @@ def _section(model: type[Section], name: str) -> list[str]:
 
 def reference() -> str:
     """The whole document."""
-    return HEAD + "\n".join(_section(RunConfig, "")) + "\n"
+    run, cluster = ("\n".join(_section(model, "")) for model in (RunConfig, ClusterValues))
+    return f"{HEAD}{run}\n{CLUSTER}{cluster}\n"
 
 
 if __name__ == "__main__":

@@ -85,3 +85,9 @@ class PromotionRefused(VfsearchError):  # noqa: N818 - a decision, not a malfunc
     """The promotion policy says no; the message holds the reasons."""
 
     exit_code = 7
+
+
+class ClusterError(VfsearchError):
+    """A cluster cannot be prepared, reached or told what to do."""
+
+    exit_code = 9

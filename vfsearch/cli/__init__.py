@@ -1,7 +1,8 @@
 """The command line: every command parses, calls and prints; the work is done elsewhere.
 
 Exit codes: 0 done; 2 wrong arguments or configuration; 3 corpus or query lists; 4 checkpoint;
-5 tracking or local servers; 6 sweep; 7 promotion refused; 130 interrupted; 1 anything else.
+5 tracking or local servers; 6 sweep; 7 promotion refused; 9 cluster; 130 interrupted; 1 anything
+else.
 """
 
 import errno
@@ -10,8 +11,10 @@ import sys
 import typer
 
 from vfsearch.cli import (
+    cluster,
     corpus,
     demo,
+    driver,
     evaluation,
     promotion,
     queries,
@@ -34,7 +37,8 @@ app.add_typer(corpus.app, name="corpus")
 app.add_typer(queries.app, name="queries")
 app.add_typer(space.app, name="space")
 app.add_typer(stack.app, name="stack")
-for module in (training, sweep, race, evaluation, promotion, demo):
+app.add_typer(cluster.app, name="cluster")
+for module in (training, sweep, driver, race, evaluation, promotion, demo):
     module.register(app)
 
 _WRITING = (errno.EACCES, errno.EROFS, errno.ENOSPC, errno.ENOTDIR, errno.EISDIR, errno.EEXIST)

@@ -34,6 +34,9 @@ def sweep(
     set_: Annotated[list[str] | None, typer.Option("--set", help="KEY=VALUE override.")] = None,
     cold: Annotated[bool, typer.Option("--cold", help="New worker processes per trial.")] = False,
     address: Annotated[str | None, typer.Option(help="Ray cluster; default: this machine.")] = None,
+    detach: Annotated[
+        bool, typer.Option("--detach", help="Run in a process of its own, and follow it.")
+    ] = False,
 ) -> None:
     """Search: Ray Tune executes, Optuna decides, one durable study holds the truth."""
     from vfsearch.cli.show import console
@@ -48,6 +51,11 @@ def sweep(
         if value is not None:
             overrides.append(f"{key}={value}")
     config = load_sweep(file, overrides)
+    if detach:
+        from vfsearch.cli.driver import detach as start
+
+        start(config.name)
+        return
     run(config, resume=resume, cold=cold, address=address)
     leaderboard(config.name)
     console.print(
