@@ -17,7 +17,7 @@ COMMANDS = [
     "train", "sweep", "trials", "report", "ui", "sync", "evaluate", "compare", "gallery",
     "promote", "rollback", "history", "search", "demo", "corpus synth", "corpus check",
     "queries generate", "queries check", "space check", "stack up", "stack down", "stack status",
-    "stack init",
+    "stack init", "stack backup", "stack restore",
 ]  # fmt: skip
 
 
@@ -95,6 +95,9 @@ def test_an_empty_range_names_both_ends(tmp_path: Path, capsys: pytest.CaptureFi
         (["promote", "missing"], 6),
         (["history"], 5),
         (["stack", "init", "--bucket", "b", "--settings", "missing"], 2),
+        (["stack", "backup", "--out", "copies"], 5),
+        (["stack", "backup", "--out", "copies", "--bucket", "b"], 2),
+        (["stack", "restore", "missing"], 2),
         (["stack", "init", "--bucket", "b", "--endpoint", "http://x", "--require-tls"], 2),
         (["sync"], 5),
         (["corpus", "synth", "--out", "c", "--identities", "2"], 2),

@@ -1,9 +1,12 @@
 """``vfsearch stack``: MLflow and S3, on this machine (loopback only) or a team's."""
 
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
+
+if TYPE_CHECKING:
+    from vfsearch.tracking.backup import Place
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -11,6 +14,20 @@ app = typer.Typer(
 )
 
 SETTINGS = Path("tracking")
+
+Endpoint = Annotated[
+    str | None,
+    typer.Option(envvar="AWS_ENDPOINT_URL", help="S3-compatible server; default: AWS."),
+]
+Region = Annotated[str | None, typer.Option(envvar="AWS_REGION", help="Region of the bucket.")]
+Database = Annotated[
+    str | None,
+    typer.Option(
+        help="A team's stack instead of the local one: postgresql://user@host/name, without "
+        "password (PGPASSWORD or ~/.pgpass); with --bucket."
+    ),
+]
+Bucket = Annotated[str | None, typer.Option(help="Bucket of a team's stack.")]
 
 
 @app.command(epilog="Example: vfsearch stack up")
@@ -71,13 +88,8 @@ def status() -> None:
 )
 def init(
     bucket: Annotated[str, typer.Option(help="Bucket; made if it does not exist.")],
-    endpoint: Annotated[
-        str | None,
-        typer.Option(envvar="AWS_ENDPOINT_URL", help="S3-compatible server; default: AWS."),
-    ] = None,
-    region: Annotated[
-        str | None, typer.Option(envvar="AWS_REGION", help="Region of the bucket.")
-    ] = None,
+    endpoint: Endpoint = None,
+    region: Region = None,
     writer: Annotated[
         list[str] | None, typer.Option(help="ARN of who trains and promotes; may be repeated.")
     ] = None,
@@ -132,3 +144,73 @@ def init(
         console.print("no --writer or --reader was named: nobody is given rights by the policy")
     if any(step.state == "would change" for step in steps):
         console.print("nothing was changed; to change it, add --apply")
+
+
+@app.command(epilog="Example: vfsearch stack backup --out /backups/vfsearch")
+def backup(
+    out: Annotated[Path, typer.Option(help="Folder of backups; made if it does not exist.")],
+    database: Database = None,
+    bucket: Bucket = None,
+    endpoint: Endpoint = None,
+    region: Region = None,
+) -> None:
+    """Copy database and bucket while they are in use; only what is new since the last time."""
+    from vfsearch.cli.show import console, size
+    from vfsearch.config import home
+    from vfsearch.tracking.backup import backup as copy
+    from vfsearch.tracking.stack_copy import backup_local
+
+    team = _team(database, bucket, endpoint, region)
+    with console.status("backing up") as line:
+        done = copy(team, out, line.update) if team else backup_local(home(), out, line.update)
+    console.print(
+        f"snapshot {done.snapshot}: database and {done.objects} objects ({size(done.bytes)}), "
+        f"{done.moved} of them new; restore it with: vfsearch stack restore {out}",
+        soft_wrap=True,
+    )
+
+
+@app.command(epilog="Example: vfsearch stack restore /backups/vfsearch")
+def restore(
+    folder: Annotated[Path, typer.Argument(help="Folder of backups.")],
+    snapshot: Annotated[
+        str | None, typer.Option(help="One of its snapshots; default: the newest.")
+    ] = None,
+    database: Database = None,
+    bucket: Bucket = None,
+    endpoint: Endpoint = None,
+    region: Region = None,
+) -> None:
+    """Bring an empty stack to a backup; a stack with runs, models or objects is refused."""
+    from vfsearch.cli.show import console, size
+    from vfsearch.config import home
+    from vfsearch.tracking.restore import restore as bring
+    from vfsearch.tracking.stack_copy import restore_local
+
+    team = _team(database, bucket, endpoint, region)
+    with console.status("restoring") as line:
+        done = (
+            bring(team, folder, snapshot, line.update)
+            if team
+            else restore_local(home(), folder, snapshot, line.update)
+        )
+    console.print(
+        f"restored snapshot {done.snapshot}: database and {done.objects} objects "
+        f"({size(done.bytes)})"
+    )
+
+
+def _team(
+    database: str | None, bucket: str | None, endpoint: str | None, region: str | None
+) -> "Place | None":
+    from vfsearch.errors import UsageError
+    from vfsearch.tracking.backup import Place
+    from vfsearch.tracking.database import Postgres
+    from vfsearch.tracking.storage import Storage
+
+    if (database is None) != (bucket is None):
+        raise UsageError("--database and --bucket belong together: both for a team's stack")
+    if database is None or bucket is None:
+        return None
+    storage = Storage(endpoint=endpoint, region=region, addressing="path" if endpoint else "auto")
+    return Place(database=Postgres(database), storage=storage, bucket=bucket)

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from vfsearch.errors import TrackingError
 from vfsearch.tracking.bucket_settings import JSON, merged, same
-from vfsearch.tracking.storage import Storage
+from vfsearch.tracking.storage import Storage, s3_errors
 
 if TYPE_CHECKING:
     from mypy_boto3_s3 import S3Client
@@ -64,25 +64,14 @@ def set_up(storage: Storage, bucket: str, wanted: Wanted, *, apply: bool) -> lis
     Raises:
         TrackingError: unreachable, refused, or a setting is not kept by the server.
     """
-    from botocore.exceptions import BotoCoreError, ClientError
-
     client = storage.client()
-    where = f"s3://{bucket}"
-    try:
+    hint = "; setting up needs the keys of an administrator"
+    with s3_errors(f"s3://{bucket}", hint):
         steps = [_bucket(client, bucket, storage.region, apply)]
-        if steps[0].state == "would change":
-            return steps
+    if steps[0].state != "would change":
         for setting in _settings(client, bucket, wanted):
-            where = f"s3://{bucket}: {setting.name}"
-            steps.append(_step(setting, apply))
-    except ClientError as error:
-        detail = error.response.get("Error", {})
-        raise TrackingError(
-            f"{where}: the server refuses {error.operation_name}: {detail.get('Code')} "
-            f"{detail.get('Message')}; setting up needs the keys of an administrator"
-        ) from None
-    except BotoCoreError as error:
-        raise TrackingError(f"{where}: cannot be reached: {error}") from None
+            with s3_errors(f"s3://{bucket}: {setting.name}", hint):
+                steps.append(_step(setting, apply))
     return steps
 
 

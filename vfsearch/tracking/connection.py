@@ -3,7 +3,7 @@
 import os
 import urllib.error
 import urllib.request
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -12,7 +12,6 @@ from vfsearch.config import home as default_home
 from vfsearch.errors import TrackingError
 from vfsearch.tracking import stack
 from vfsearch.tracking.artifacts import ArtifactStore
-from vfsearch.tracking.services import REGION
 from vfsearch.tracking.storage import Storage
 
 if TYPE_CHECKING:
@@ -98,13 +97,7 @@ def connect(config: TrackingConfig, home: Path | None = None) -> Connection:
         addressing=config.addressing, encryption=config.encryption, kms_key=config.kms_key
     )
     if local is not None and uri == local.tracking_uri:
-        storage = Storage(
-            endpoint=local.s3_endpoint,
-            credentials_file=local.credentials_file,
-            region=REGION,
-            addressing="path",
-            encryption=config.encryption,
-        )
+        storage = replace(local.storage(), encryption=config.encryption)
     experiment_id, artifacts = _experiment(uri, config)
     return Connection(
         uri=uri,

@@ -14,6 +14,7 @@ from pathlib import Path
 from vfsearch.errors import StackError
 
 BUCKET = "vfsearch"
+DATABASE = "mlflow.db"
 REGION = "us-east-1"
 ANSWER_TIMEOUT = 5.0
 """Seconds within which a healthy server answers its health check, on a loaded machine."""
@@ -140,7 +141,7 @@ def mlflow_service(folder: Path, port: int, client: Mapping[str, str]) -> Servic
 
     ``client`` is the environment of an S3 client (endpoint and credentials *file*).
     """
-    marker = f"--database={folder / 'mlflow.db'}"
+    marker = f"--database={folder / DATABASE}"
     return Service(
         name="mlflow",
         url=f"http://127.0.0.1:{port}",

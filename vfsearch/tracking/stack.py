@@ -11,6 +11,7 @@ from vfsearch.tracking import launch, processes
 from vfsearch.tracking.launch import ServiceStatus
 from vfsearch.tracking.services import (
     BUCKET,
+    DATABASE,
     REGION,
     Credentials,
     Service,
@@ -26,6 +27,7 @@ from vfsearch.tracking.stack_state import (
     stack_folder,
     write_state,
 )
+from vfsearch.tracking.storage import Storage
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -41,6 +43,15 @@ class StackInfo:
         """Variables for any MLflow, boto3 or pyarrow client; the keys stay in their file."""
         return {"MLFLOW_TRACKING_URI": self.tracking_uri} | _s3_client(
             self.s3_endpoint, self.credentials_file
+        )
+
+    def storage(self) -> Storage:
+        """How the S3 server is reached."""
+        return Storage(
+            endpoint=self.s3_endpoint,
+            credentials_file=self.credentials_file,
+            region=REGION,
+            addressing="path",
         )
 
 
@@ -77,10 +88,11 @@ def status(home: Path) -> StackStatus:
     return StackStatus(services=seen, info=_info(folder, state) if up else None)
 
 
-def up(home: Path, progress: Progress | None = None) -> StackInfo:
+def up(home: Path, progress: Progress | None = None, *, storage_only: bool = False) -> StackInfo:
     """Start what is not running, wait until it answers; returns at once if all is up.
 
-    Safe to call from several processes at the same time. A server that hangs is replaced.
+    ``storage_only`` starts the S3 server alone, for putting data back. Safe to call from several
+    processes at the same time. A server that hangs is replaced.
 
     Raises:
         StackError: the folder cannot be written, a program is missing, or a server does not
@@ -91,7 +103,7 @@ def up(home: Path, progress: Progress | None = None) -> StackInfo:
         return info
     with locked(home, tell) as folder:
         state = _settled(folder)
-        services = _services(folder, state)
+        services = _services(folder, state)[: 1 if storage_only else 2]
         pids = {"s3": state.s3_pid, "mlflow": state.mlflow_pid}
         for service in services:
             seen = launch.look(service, pids[service.name])
@@ -111,7 +123,7 @@ def up(home: Path, progress: Progress | None = None) -> StackInfo:
         return _info(folder, state)
 
 
-def down(home: Path) -> StackStatus:
+def down(home: Path, *, mlflow_only: bool = False) -> StackStatus:
     """Stop both servers and wait for their end; returns what was seen before. Loses nothing."""
     before = status(home)
     if not stack_folder(home).exists():
@@ -119,11 +131,20 @@ def down(home: Path) -> StackStatus:
     with locked(home, lambda _: None) as folder:
         state = read_state(folder) or State(s3_port=0, mlflow_port=0)
         # MLflow first: it reads from S3 until its last request.
-        for service in reversed(_services(folder, state)):
-            launch.stop(service)
+        storage, mlflow = _services(folder, state)
+        launch.stop(mlflow)
+        stopped = {"mlflow_pid": None}
+        if not mlflow_only:
+            launch.stop(storage)
+            stopped["s3_pid"] = None
         if state.s3_port:
-            write_state(folder, state.model_copy(update={"mlflow_pid": None, "s3_pid": None}))
+            write_state(folder, state.model_copy(update=stopped))
     return before
+
+
+def database_path(home: Path) -> Path:
+    """MLflow's database."""
+    return stack_folder(home) / DATABASE
 
 
 def _services(folder: Path, state: State) -> tuple[Service, Service]:

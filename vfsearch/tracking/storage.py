@@ -1,11 +1,16 @@
 """How the S3 endpoint is reached: endpoint, credentials file, addressing, encryption."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
+from vfsearch.errors import TrackingError
+
 if TYPE_CHECKING:
     from mypy_boto3_s3 import S3Client
+    from mypy_boto3_s3.type_defs import ObjectTypeDef
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -62,3 +67,35 @@ class Storage:
         if self.kms_key is not None:
             options["SSEKMSKeyId"] = self.kms_key
         return options
+
+
+def list_objects(client: "S3Client", bucket: str) -> "dict[str, ObjectTypeDef]":
+    """Every object of a bucket by its key; markers of folders are left out."""
+    pages = client.get_paginator("list_objects_v2").paginate(Bucket=bucket)
+    return {
+        entry["Key"]: entry
+        for page in pages
+        for entry in page.get("Contents", [])
+        if not entry["Key"].endswith("/")
+    }
+
+
+@contextmanager
+def s3_errors(where: str, hint: str = "") -> Iterator[None]:
+    """Turn what boto3 raises into one error that says where and what.
+
+    Raises:
+        TrackingError: the server refuses or cannot be reached.
+    """
+    from botocore.exceptions import BotoCoreError, ClientError
+
+    try:
+        yield
+    except ClientError as error:
+        detail = error.response.get("Error", {})
+        raise TrackingError(
+            f"{where}: the server refuses {error.operation_name}: "
+            f"{detail.get('Code')} {detail.get('Message')}{hint}"
+        ) from None
+    except BotoCoreError as error:
+        raise TrackingError(f"{where}: cannot be reached: {error}") from None
