@@ -187,13 +187,33 @@ def test_evaluating_stored_embeddings_writes_the_document(
     paths = [p.relative_to(corpus / "wav").as_posix() for p in corpus.rglob("*.wav")]
     paths += [p.relative_to(corpus / "faces").as_posix() for p in corpus.rglob("*.jpg")]
     np.savez(tmp_path / "e.npz", path=np.array(paths), embedding=np.ones((len(paths), 8), "f4"))
-    queries = [part for path in sorted(lists.iterdir()) for part in ("--queries", path)]
+    # As a shell expands --queries lists/*.txt, into a folder that is not there yet.
+    document_path = tmp_path / "results" / "out.json"
     result = run(
-        capsys, "evaluate", tmp_path / "e.npz", "--csv", corpus / "vox1_test.csv", *queries,
-        "--json", tmp_path / "out.json", "--bootstrap", "20",
+        capsys, "evaluate", tmp_path / "e.npz", "--queries", *sorted(lists.iterdir()), "--csv",
+        corpus / "vox1_test.csv", "--json", document_path, "--bootstrap", "20",
     )  # fmt: skip
     assert result[0] == 0, result
-    document = json.loads((tmp_path / "out.json").read_text())
+    document = json.loads(document_path.read_text())
     for entry in document["lists"]:
         for name, value in entry["metrics"].items():
             assert value == pytest.approx(entry["chance"][name], abs=1e-9)
+
+
+def test_a_kind_given_by_hand_tells_the_direction_too(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    corpus = tmp_path / "corpus"
+    small_corpus(corpus)
+    csv = corpus / "vox1_test.csv"
+    made = run(
+        capsys, "queries", "generate", "--csv", csv, "--corpus", corpus, "--out", tmp_path,
+        "--n", "2", "--strata", "U",
+    )  # fmt: skip
+    assert made[0] == 0, made
+    mine = (tmp_path / "match_f2v_2_test.txt").rename(tmp_path / "mine.txt")
+    told = run(capsys, "queries", "check", mine, "--csv", csv, "--kind", "match_f2v")
+    assert told[0] == 0, told
+    assert "match f2v" in told[1]
+    complains(run(capsys, "queries", "check", mine, "--csv", csv, "--kind", "match"), 3, "v2f")
+    complains(run(capsys, "queries", "check", mine, "--csv", csv, "--kind", "f2v"), 2, "--kind")

@@ -110,10 +110,12 @@ def _champion(out: Path, corpus: Path, *, evaluate: bool) -> tuple[Path, "Assess
     from vfsearch.evaluation.showcase import write_showcase
     from vfsearch.registry.assess import assess
     from vfsearch.registry.resolve import resolve_model
+    from vfsearch.registry.showing import log_showcase
     from vfsearch.tracking.connection import connect
 
     where = CorpusConfig(root=corpus)
-    model = resolve_model("champion", lambda: connect(TrackingConfig()))
+    connection = connect(TrackingConfig())
+    model = resolve_model("champion", lambda: connection)
     made = assess(
         model.folder,
         where,
@@ -123,7 +125,9 @@ def _champion(out: Path, corpus: Path, *, evaluate: bool) -> tuple[Path, "Assess
         strata=("U",),
     )
     title = "Retrieval by the demo's champion"
-    page, _ = write_showcase(made.store, made.embeddings, where, out, title=title)
+    page, film = write_showcase(made.store, made.embeddings, where, out, title=title)
+    if model.run_id is not None:
+        log_showcase(connection, model.run_id, page, film)
     return page, made
 
 

@@ -5,12 +5,15 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from vfsearch.cli.lists import KIND, SeveralLists, read
+
 if TYPE_CHECKING:
     from vfsearch.config import CorpusConfig
     from vfsearch.corpus.layout import Identity, SplitName
     from vfsearch.corpus.queries import QueryList
     from vfsearch.evaluation.embeddings import Embeddings
     from vfsearch.registry.assess import Assessment
+    from vfsearch.tracking.connection import Connection
 
 Model = Annotated[
     str,
@@ -21,19 +24,21 @@ Model = Annotated[
 Corpus = Annotated[Path | None, typer.Option(help="Corpus folder; default: the model's own.")]
 SplitOption = Annotated[str, typer.Option(help="train, val or test.")]
 Lists = Annotated[
-    list[Path] | None, typer.Option("--queries", help="Query list; repeat for several.")
+    list[Path] | None, typer.Option("--queries", help="Query list, or several of them.")
 ]
 
 
 def register(app: typer.Typer) -> None:
     """Add the commands of this file."""
     app.command(
+        cls=SeveralLists,
         epilog="Examples: vfsearch evaluate champion --corpus corpus --split test   |   "
-        "vfsearch evaluate EMB.npz --csv vox1_test.csv --queries verify_v2f_test.txt"
+        "vfsearch evaluate EMB.npz --csv vox1_test.csv --queries verify_v2f_test.txt",
     )(evaluate)
     app.command(
+        cls=SeveralLists,
         epilog="Example: vfsearch compare A.npz B.npz --csv vox1_test.csv "
-        "--queries match_v2f_2_test.txt"
+        "--queries match_v2f_2_test.txt",
     )(compare)
     app.command(epilog="Example: vfsearch gallery champion --corpus corpus --out gallery")(gallery)
 
@@ -44,7 +49,7 @@ def evaluate(
     split: SplitOption = "test",
     csv: Annotated[Path | None, typer.Option(help="CSV of identities, with EMB.npz.")] = None,
     queries: Lists = None,
-    kind: Annotated[str | None, typer.Option(help="Kind of the lists, if not in the name.")] = None,
+    kind: Annotated[str | None, typer.Option(help=KIND)] = None,
     json: Annotated[Path | None, typer.Option(help="Write the JSON document here.")] = None,
     bootstrap: Annotated[int, typer.Option(help="Replicates of the intervals; 0: none.")] = 2000,
     seed: Annotated[int, typer.Option(help="Of generated lists and of the bootstrap.")] = 0,
@@ -53,6 +58,7 @@ def evaluate(
     from vfsearch.cli.show import console, results_table, seconds
     from vfsearch.evaluation.evaluate import evaluate_lists, to_document
 
+    _make_room(json)
     lists = _read_lists(queries, kind)
     if model.endswith(".npz"):
         embeddings, identities = _stored(model, csv, lists)
@@ -60,7 +66,7 @@ def evaluate(
             results = evaluate_lists(embeddings, lists, identities, bootstrap=bootstrap, seed=seed)
     else:
         with console.status("embedding and evaluating"):
-            assessment, _ = _assess(model, corpus, split, lists or None, bootstrap, seed)
+            assessment, *_ = _assess(model, corpus, split, lists or None, bootstrap, seed)
         results = list(assessment.results)
         for note in assessment.notes:
             console.print(f"note: {note}", soft_wrap=True)
@@ -85,7 +91,7 @@ def compare(
     csv: Annotated[Path | None, typer.Option(help="CSV of identities, with .npz files.")] = None,
     corpus: Corpus = None,
     split: SplitOption = "test",
-    kind: Annotated[str | None, typer.Option(help="Kind of the lists, if not in the name.")] = None,
+    kind: Annotated[str | None, typer.Option(help=KIND)] = None,
     json: Annotated[Path | None, typer.Option(help="Write the comparisons as JSON here.")] = None,
     bootstrap: Annotated[int, typer.Option(help="Replicates of the intervals.")] = 2000,
     seed: Annotated[int, typer.Option(help="Of lists, bootstrap and permutations.")] = 0,
@@ -99,6 +105,7 @@ def compare(
 
     if len(set(models)) < 2 or len(set(models)) < len(models):
         raise UsageError(f"compare needs two or more different models, not {' '.join(models)}")
+    _make_room(json)
     lists = _read_lists(queries, kind)
     embedded: dict[str, Embeddings] = {}
     identities: tuple[Identity, ...] = ()
@@ -107,7 +114,7 @@ def compare(
             if name.endswith(".npz"):
                 embedded[name], identities = _stored(name, csv, lists)
                 continue
-            assessment, _ = _assess(name, corpus, split, lists or None, 0, seed)
+            assessment, *_ = _assess(name, corpus, split, lists or None, 0, seed)
             embedded[name], identities = assessment.embeddings, assessment.store.identities
             lists = lists or list(assessment.lists)
         found = compare_lists(embedded, lists, identities, bootstrap=bootstrap, seed=seed)
@@ -138,13 +145,20 @@ def gallery(
     top: Annotated[int, typer.Option(help="Nearest instances shown for each.")] = 10,
     out: Annotated[Path, typer.Option(help="Folder of the page and the film.")] = Path("gallery"),
     seed: Annotated[int, typer.Option(help="Chooses the probes.")] = 0,
+    log: Annotated[
+        bool, typer.Option(help="Keep both with the model's run, if it has one.")
+    ] = True,
 ) -> None:
-    """One page to see and hear what the model retrieves, and a film of it."""
+    """One page to see and hear what the model retrieves, and a film of it.
+
+    Of a run or a registered model, both are also kept as artifacts of its run.
+    """
     from vfsearch.cli.show import console
     from vfsearch.evaluation.showcase import write_showcase
+    from vfsearch.registry.showing import log_showcase
 
     with console.status("embedding"):
-        assessment, where = _assess(model, corpus, split, [], 0, seed)
+        assessment, where, run_id = _assess(model, corpus, split, [], 0, seed)
     with console.status("writing the page and the film"):
         page, film = write_showcase(
             assessment.store,
@@ -158,11 +172,12 @@ def gallery(
         )
     console.print(f"{page}", soft_wrap=True)
     console.print(f"{film}", soft_wrap=True)
+    if log and run_id is not None:
+        kept = log_showcase(_connect(), run_id, page, film)
+        console.print(f"kept with the run: {kept}", soft_wrap=True)
 
 
 def _read_lists(paths: list[Path] | None, kind: str | None) -> list["QueryList"]:
-    from vfsearch.cli.queries import read
-
     return [read(path, kind) for path in paths or []]
 
 
@@ -185,18 +200,25 @@ def _assess(
     lists: list["QueryList"] | None,
     bootstrap: int,
     seed: int,
-) -> tuple["Assessment", "CorpusConfig"]:
-    from vfsearch.config import CorpusConfig, TrackingConfig
+) -> tuple["Assessment", "CorpusConfig", str | None]:
+    """The assessment, where the corpus is, and the MLflow run that the model is of."""
+    from vfsearch.config import CorpusConfig
     from vfsearch.registry.assess import assess
     from vfsearch.registry.resolve import resolve_model
-    from vfsearch.tracking.connection import connect
     from vfsearch.training.checkpoint import read_state
 
-    resolved = resolve_model(model, lambda: connect(TrackingConfig()))
+    resolved = resolve_model(model, _connect)
     where = CorpusConfig(root=corpus) if corpus else read_state(resolved.folder).config.corpus
     name = split_name(split)
     made = assess(resolved.folder, where, name, queries=lists, bootstrap=bootstrap, seed=seed)
-    return made, where
+    return made, where, resolved.run_id
+
+
+def _connect() -> "Connection":
+    from vfsearch.config import TrackingConfig
+    from vfsearch.tracking.connection import connect
+
+    return connect(TrackingConfig())
 
 
 def split_name(text: str) -> "SplitName":
@@ -208,6 +230,12 @@ def split_name(text: str) -> "SplitName":
             return text
         case _:
             raise UsageError(f"--split {text!r}: must be train, val or test")
+
+
+def _make_room(path: Path | None) -> None:
+    """The folder of a document, before the work that it is to hold."""
+    if path is not None:
+        path.parent.mkdir(parents=True, exist_ok=True)
 
 
 def _write_json(path: Path, document: object) -> None:

@@ -5,8 +5,9 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from vfsearch.cli.lists import KIND, read
+
 if TYPE_CHECKING:
-    from vfsearch.corpus.queries import QueryList
     from vfsearch.corpus.strata import Stratum
 
 app = typer.Typer(no_args_is_help=True, help="Generate and check query lists.")
@@ -85,9 +86,7 @@ def _strata(text: str) -> list["Stratum"]:
 def check(
     lists: Annotated[list[Path], typer.Argument(help="Query lists (.txt or .txt.gz).")],
     csv: Annotated[Path, typer.Option(help="CSV of the identities.")],
-    kind: Annotated[
-        str | None, typer.Option(help="match, verify or retrieval, if the name does not tell.")
-    ] = None,
+    kind: Annotated[str | None, typer.Option(help=KIND)] = None,
 ) -> None:
     """Validate lists against the identities; exit code 3 if one is wrong."""
     from vfsearch.cli.show import console
@@ -106,15 +105,3 @@ def check(
             soft_wrap=True,
         )
     raise typer.Exit(3 if wrong else 0)
-
-
-def read(path: Path, kind: str | None) -> "QueryList":
-    """Read a list whose kind may be given by hand."""
-    from vfsearch.corpus.queries import read_list
-    from vfsearch.errors import UsageError
-
-    match kind:
-        case None | "match" | "verify" | "retrieval":
-            return read_list(path, kind)
-        case _:
-            raise UsageError(f"--kind {kind!r}: must be match, verify or retrieval")

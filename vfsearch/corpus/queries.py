@@ -97,6 +97,7 @@ def read_list(
     name = path.name.removesuffix(".gz").removesuffix(".txt")
     told_kind, told_direction, stratum = describe_name(name)
     kind, direction = kind or told_kind, direction or told_direction
+    text = _read_text(path)
     if kind is None:
         raise QueryError(
             f"{path}: the name does not tell the kind of list: it should start with match_, "
@@ -106,7 +107,7 @@ def read_list(
         raise QueryError(
             f"{path}: the name does not tell the direction: it should contain v2f or f2v"
         )
-    lines = _read_text(path).split("\n")
+    lines = text.split("\n")
     if lines[-1] == "":
         lines.pop()
     if not lines:

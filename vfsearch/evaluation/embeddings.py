@@ -54,6 +54,8 @@ class Embeddings:
         Raises:
             QueryError: not such a file (pickled content included), or what the constructor refuses.
         """
+        if not file.is_file():
+            raise QueryError(f"{file}: there is no such file")
         try:
             opened = np.load(file, allow_pickle=False)
             if isinstance(opened, np.ndarray):
