@@ -1,7 +1,8 @@
 #!/usr/bin/env bash
-# Debian packages that the tests use; training and sweeping need none of them.
+# Debian packages that the tests use; training and sweeping need none of them (training.compile: g++).
 #   chromium                          browser tests of the MLflow view, the report and the gallery
 #   postgresql                        the tracking and study tests against a real PostgreSQL
+#   g++                               compiled training steps (training.compile) on CPUs
 #   openssh-server rsync iproute2     the cluster tests on network namespaces
 # Idempotent. Without root or apt the tests that need a missing program say so and are skipped.
 set -euo pipefail
@@ -9,6 +10,7 @@ set -euo pipefail
 missing=()
 command -v chromium >/dev/null || missing+=(chromium)
 ls /usr/lib/postgresql/*/bin/postgres >/dev/null 2>&1 || missing+=(postgresql)
+command -v g++ >/dev/null || missing+=(g++)
 command -v sshd >/dev/null || [ -x /usr/sbin/sshd ] || missing+=(openssh-server)
 command -v rsync >/dev/null || missing+=(rsync)
 command -v ip >/dev/null || [ -x /usr/sbin/ip ] || [ -x /sbin/ip ] || missing+=(iproute2)

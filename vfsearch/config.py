@@ -204,10 +204,21 @@ class TrainingConfig(Section):
     stages: StagesConfig = StagesConfig()
     audio_seconds: tuple[Positive, Positive] = (2.5, 5.0)
     """Shortest and longest training window; one length per batch."""
+    audio_step: Positive = 0.25
+    """Training windows are multiples of this many seconds; compiled code exists once per length."""
     augment: bool = True
     """Flip, rotation, pad-and-crop on the faces."""
     precision: Literal["fp32", "bf16"] = "fp32"
     """Autocast type of the forward pass."""
+    channels_last: bool = False
+    """Keep images and spectra with their channels innermost: what bf16 kernels are fastest on."""
+    compile: bool = False
+    """Compile the encoders' residual units (torch.compile); on CPUs this needs a C++ compiler."""
+    micro_batch: Count | None = None
+    """Pairs per forward pass on one worker, for small memories: the loss stays that of the whole
+    batch, BatchNorm normalises over these pairs; null: a worker's whole share at once."""
+    recompute: bool = False
+    """Compute the residual units again in the backward pass instead of keeping their insides."""
 
     @model_validator(mode="after")
     def _window(self) -> Self:
@@ -297,6 +308,13 @@ class RunConfig(Section):
             raise ValueError(
                 "training.batch must be a multiple of workers.count, but "
                 f"batch={self.training.batch} and count={self.workers.count}"
+            )
+        share, part = self.training.batch // self.workers.count, self.training.micro_batch
+        if part is not None and (part < 2 or share % part):
+            # BatchNorm normalises over a part: each must have two rows, and all equally many.
+            raise ValueError(
+                "training.micro_batch must be 2 or more and divide a worker's share of the batch, "
+                f"but is {part} and the share is {share}"
             )
         return self
 

@@ -17,9 +17,6 @@ from vfsearch.corpus.decoding import SAMPLE_RATE
 from vfsearch.corpus.layout import Identity
 from vfsearch.errors import UsageError
 
-LENGTH_STEP = SAMPLE_RATE // 4
-"""Training windows are multiples of this, so that compiled code meets few lengths."""
-
 
 class Drawable(Protocol):
     """What batches are drawn from: a decoded split, or its features."""
@@ -77,6 +74,7 @@ class BatchStream:
         *,
         batch: int,
         seconds: tuple[float, float],
+        seconds_step: float = 0.25,
         seed: int,
         rank: int = 0,
         world: int = 1,
@@ -86,8 +84,8 @@ class BatchStream:
         Args:
             store: Split to draw from.
             batch: Global batch N, a multiple of ``world``.
-            seconds: Shortest and longest window; one length per global batch, in quarters of a
-                second.
+            seconds: Shortest and longest window; one length per global batch.
+            seconds_step: Windows are multiples of this, so that compiled code meets few lengths.
             seed: Seed of all draws.
             rank: This worker.
             world: Number of workers.
@@ -103,8 +101,9 @@ class BatchStream:
         self._store = store
         self._batch, self._seed = batch, seed
         self._rows = slice(rank * batch // world, (rank + 1) * batch // world)
-        low, high = (max(1, round(s * SAMPLE_RATE / LENGTH_STEP)) for s in seconds)
+        low, high = (max(1, round(s / seconds_step)) for s in seconds)
         self._lengths = (low, high)
+        self._step_samples = round(seconds_step * SAMPLE_RATE)
         self._voices = _Grouped.of(store.voice_identity, len(store.identities))
         self._faces = _Grouped.of(store.face_identity, len(store.identities))
         self.steps_per_pass = len(store.identities) // batch
@@ -128,7 +127,7 @@ class BatchStream:
         order = self._permutation(number)
         identities = order[place * self._batch : (place + 1) * self._batch]
         random = np.random.default_rng([self._seed, 1, step])
-        length = int(random.integers(self._lengths[0], self._lengths[1] + 1)) * LENGTH_STEP
+        length = int(random.integers(self._lengths[0], self._lengths[1] + 1)) * self._step_samples
         draws = random.random((3, self._batch))
         mine, share = identities[self._rows], draws[:, self._rows]
         faces = self._store.read_faces(self._faces.pick(mine, share[0]))

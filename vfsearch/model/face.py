@@ -11,6 +11,8 @@ from jaxtyping import Float, UInt8
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from vfsearch.model.units import Units
+
 FACE_DIM = 512
 
 
@@ -94,7 +96,7 @@ class FaceEncoder(nn.Module):
                 units.append(ImprovedResidual(inputs, outputs, 2 if index == 0 else 1, squeeze))
                 inputs = outputs
             side = (side + 1) // 2
-        self.body = nn.Sequential(*units)
+        self.body = Units(*units)
         self.output_layer = nn.Sequential(
             nn.BatchNorm2d(inputs),
             nn.Dropout(dropout),

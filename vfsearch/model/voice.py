@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from vfsearch.model.features import MEL_BANDS, LogMel
+from vfsearch.model.units import Units
 
 VOICE_DIM = 512
 
@@ -88,7 +89,7 @@ class VoiceEncoder(nn.Module):
             for index in range(depth):
                 blocks.append(GatedResidual(inputs, outputs, stride if index == 0 else (1, 1)))
                 inputs = outputs
-            stages.append(nn.Sequential(*blocks))
+            stages.append(Units(*blocks))
             bands = -(-bands // stride[0])
         self.layer1, self.layer2, self.layer3, self.layer4 = stages
         self.avgpool = nn.AvgPool2d((bands, 1), stride=1)

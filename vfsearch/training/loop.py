@@ -18,6 +18,7 @@ from vfsearch.corpus.store import Store
 from vfsearch.errors import ConfigError
 from vfsearch.evaluation.epoch import EpochEvaluator
 from vfsearch.evaluation.training_bound import TrainingBound
+from vfsearch.model.execution import eagerly
 from vfsearch.training import checkpoint as files
 from vfsearch.training.distributed import World, agree, average_buffers, broadcast_bytes
 from vfsearch.training.meter import EpochMeter, reweighting_metrics, train_metrics
@@ -126,11 +127,11 @@ def train(
             run.epoch += 1
             table = meter.table()
             metrics = _epoch_metrics(run, table)
-            with meter.timed("evaluation"):
+            with meter.timed("evaluation"), eagerly(config.training):
                 average_buffers(run.model, world)
                 run.model.eval()
                 metrics |= evaluator(run.model, device=device, rank=world.rank, world=world.size)
-            with meter.timed("bound"):
+            with meter.timed("bound"), eagerly(config.training):
                 metrics |= bound(
                     run.model,
                     run.model.classifier.weight,

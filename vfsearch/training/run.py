@@ -13,8 +13,10 @@ from vfsearch.errors import CheckpointError, TrainingDiverged
 from vfsearch.loss.bound import project_rows_
 from vfsearch.loss.reweighting import Reweighting
 from vfsearch.model.alignment import AlignmentModel, build_model
+from vfsearch.model.execution import prepare
+from vfsearch.training.backward import backward, backward_in_parts
 from vfsearch.training.checkpoint import CheckpointState, load_into
-from vfsearch.training.distributed import World, gather_rows, gather_values
+from vfsearch.training.distributed import World
 from vfsearch.training.objective import Objective, objective
 from vfsearch.training.stages import Plan
 
@@ -34,10 +36,11 @@ class Run:
         self.plan = Plan.of(config, len(store.identities))
         self.step = self.epoch = 0
         self.model = self._initial_model()
+        if world.size > 1 and config.model.sync_batch_norm and device.type == "cuda":
+            nn.SyncBatchNorm.convert_sync_batchnorm(self.model)  # type: ignore[no-untyped-call]
+        prepare(self.model, config.training, device)
         self.network: nn.Module = self.model
         if world.size > 1:
-            if config.model.sync_batch_norm and device.type == "cuda":
-                nn.SyncBatchNorm.convert_sync_batchnorm(self.model)  # type: ignore[no-untyped-call]
             self.network = DistributedDataParallel(
                 self.model,
                 device_ids=[device] if device.type == "cuda" else None,
@@ -57,6 +60,7 @@ class Run:
             store,
             batch=config.training.batch,
             seconds=config.training.audio_seconds,
+            seconds_step=config.training.audio_step,
             seed=config.seed,
             rank=world.rank,
             world=world.size,
@@ -81,21 +85,11 @@ class Run:
         for group in self.optimizer.param_groups:
             group["lr"] = plan.lr(self.step)
 
-        faces, voices, labels = self._to_device(batch)
-        bf16 = config.training.precision == "bf16"
-        with torch.autocast(self.device.type, torch.bfloat16, enabled=bf16):
-            x, v = self.network(faces, voices)
-        # Both modalities and nothing else: one collective forward, none backward.
-        x, v = gather_rows(torch.cat([x, v], dim=1), self.world).chunk(2, dim=1)
-        labels = gather_values(labels, self.world)
-        omega = self.model.classifier.weight
-        result = objective(x, v, labels, omega, self.reweighting.weights, config.loss)
-
         self.optimizer.zero_grad(set_to_none=True)
-        result.loss.backward()  # type: ignore[no-untyped-call]
+        result, labels = self._backward(self._to_device(batch))
         self.optimizer.step()
         if config.classifier.norm_bound is not None:
-            project_rows_(omega, config.classifier.norm_bound)
+            project_rows_(self.model.classifier.weight, config.classifier.norm_bound)
         if plan.observes(self.step):
             self.reweighting.observe(labels, result.identity_losses)
         self.step += 1
@@ -156,7 +150,8 @@ class Run:
             raise CheckpointError(f"checkpoint: reweighting.{error.args[0]} is missing") from None
         for name, parameter in self.model.named_parameters():
             if f"momentum.{name}" in training:
-                momentum = training[f"momentum.{name}"].to(self.device)
+                # In the parameter's memory format, whatever the checkpoint's is.
+                momentum = torch.empty_like(parameter).copy_(training[f"momentum.{name}"])
                 self.optimizer.state[parameter] = {"momentum_buffer": momentum}
         self.stream.restore(state.sampler)
         self.step, self.epoch = state.step, state.epoch
@@ -178,6 +173,34 @@ class Run:
         # In place, so that DDP's buckets and compiled code stay.
         self.model.load_state_dict(self._initial_model().state_dict())
         self.optimizer.state.clear()
+
+    def _backward(self, inputs: tuple[Tensor, Tensor, Tensor]) -> tuple[Objective, Tensor]:
+        config, omega = self.config, self.model.classifier.weight
+        bf16 = config.training.precision == "bf16"
+
+        def encode(network: nn.Module, faces: Tensor, voices: Tensor) -> tuple[Tensor, Tensor]:
+            with torch.autocast(self.device.type, torch.bfloat16, enabled=bf16):
+                x, v = network(faces, voices)
+            return x, v
+
+        def loss(x: Tensor, v: Tensor, labels: Tensor) -> Objective:
+            return objective(x, v, labels, omega, self.reweighting.weights, config.loss)
+
+        if config.training.micro_batch is None:
+            return backward(self.network, encode, loss, inputs, self.world)
+        return backward_in_parts(
+            self.network,
+            encode,
+            loss,
+            inputs,
+            self.world,
+            model=self.model,
+            omega=omega,
+            size=config.training.micro_batch,
+            seed=lambda part: stream_seed(
+                "dropout", config.seed, "step", self.step, self.world.rank, part
+            ),
+        )
 
     def _to_device(self, batch: Batch) -> tuple[Tensor, Tensor, Tensor]:
         faces, voices, labels = (
