@@ -11,9 +11,9 @@ from support.decoded_case import TinyModel, TinySplit
 from vfsearch.config import EvaluationConfig
 from vfsearch.errors import QueryError
 from vfsearch.evaluation.embed import embed_split
-from vfsearch.evaluation.epoch import EpochEvaluator, first_instances
+from vfsearch.evaluation.epoch import REPLICATES, EpochEvaluator, first_instances, metric_keys
 from vfsearch.evaluation.evaluate import evaluate_lists
-from vfsearch.evaluation.names import validation_keys
+from vfsearch.evaluation.names import INTERVAL, validation_keys
 
 CONFIG = EvaluationConfig(galleries=(2, 5), batch=7, audio_seconds=0.25)
 # One process imports everything and forks the workers: imports are most of a worker's start.
@@ -62,8 +62,29 @@ def test_the_names_that_can_be_known_without_a_corpus_are_those_of_an_epoch():
     evaluator = EpochEvaluator(TinySplit(12), config)
     assert evaluator.notes == ()
     metrics = evaluator(TinyModel(), device="cpu")
-    assert sorted(metrics) == sorted(validation_keys(config))
+    assert sorted(metrics) == sorted([*validation_keys(config), *INTERVAL])
     assert metrics["val/r_at_10_v2f"] >= metrics["val/r_at_5_v2f"] >= metrics["val/r_at_1_v2f"]
+
+
+@pytest.mark.parametrize("select", ["val/match_f2v_1to2_G", "val/auc_v2f", "val/map_f2v"])
+def test_the_selecting_metric_comes_with_its_interval_over_identities(select):
+    config = EvaluationConfig(galleries=(2,), strata=("U", "G"), audio_seconds=0.25, select=select)
+    split, model = TinySplit(12), TinyModel()
+    evaluator = EpochEvaluator(split, config)
+    low, high = (evaluator(model, device="cpu")[name] for name in INTERVAL)
+    queries = next(one for one in evaluator.lists if select in metric_keys(one, "val"))
+    found = evaluate_lists(
+        embed_split(model, split, config, device="cpu"),
+        [queries],
+        split.identities,
+        bootstrap=REPLICATES,
+        seed=config.seed,
+    )[0]
+    name = {"match": "accuracy", "verify": "auc", "retrieval": "map"}[queries.kind]
+    assert (low, high) == pytest.approx(found.interval[name])
+    assert low <= evaluator(model, device="cpu")[select] <= high
+    unknown = EvaluationConfig(galleries=(2,), audio_seconds=0.25, select="val/none")
+    assert not set(INTERVAL) & set(EpochEvaluator(split, unknown)(model, device="cpu"))
 
 
 @pytest.mark.slow
@@ -133,7 +154,7 @@ def test_epoch_metrics_are_those_of_the_lists():
     by_name = {result.name: result for result in results}
     for name, (metric, key) in names.items():
         assert found[key] == by_name[name].metrics[metric]
-    assert set(found) == set(evaluator.keys)
+    assert set(found) == {*evaluator.keys, *INTERVAL}
     assert not any("@" in key for key in found)
 
 

@@ -72,3 +72,19 @@ def test_report_prices_the_gpus_that_were_noted(study: optuna.Study, tmp_path: P
     assert "$0.70" in text
     cpu = write_report(study, tmp_path / "cpu.html", ReportExtras(gpus_per_trial=0)).read_text()
     assert "$" not in cpu.split("<main", 1)[1].split("<script", 1)[0]
+
+
+def test_every_trial_has_the_interval_of_its_best_epoch(
+    study: optuna.Study, tmp_path: Path
+) -> None:
+    rows = {row.number: row for row in trials_table(study)}
+    for row in rows.values():
+        reached = row.reached[0]
+        assert reached is not None
+        assert row.interval == pytest.approx((reached - 0.02, reached + 0.03))
+        assert row.document()["interval"] == list(row.interval)
+    complete = [row for row in rows.values() if row.state == "COMPLETE"]
+    page = write_report(study, tmp_path / "report.html").read_text()
+    assert page.count('class="whisker"') == min(len(complete), 12)
+    raced = ReportExtras(intervals={complete[0].number: (0.111, 0.999)})
+    assert "0.1110 to 0.9990" in write_report(study, tmp_path / "raced.html", raced).read_text()

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import psutil
 import pytest
+from support.engine_runs import PYTHONPATH
 from tenacity import retry, retry_if_exception_type, stop_after_delay, wait_fixed
 
 
@@ -57,7 +58,7 @@ def ray_node() -> Iterator[dict[str, str]]:
             command,
             stdout=log,
             stderr=log,
-            env=os.environ | found,
+            env=os.environ | found | {"PYTHONPATH": PYTHONPATH},  # its workers inherit it
             start_new_session=True,
         )
     try:

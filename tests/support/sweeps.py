@@ -3,6 +3,7 @@
 import math
 from typing import Any
 
+from vfsearch.evaluation.names import INTERVAL
 from vfsearch.search.definition import SweepConfig
 from vfsearch.search.records import Asked
 from vfsearch.search.sweep_study import SweepStudy
@@ -74,7 +75,8 @@ def metrics(asked: Asked, epoch: int) -> dict[str, float]:
     numbers = [v for v in asked.params.values() if isinstance(v, float)]
     quality = math.fsum(math.sin(3 * v) for v in numbers) / max(len(numbers), 1)
     value = 0.6 + 0.1 * quality - 0.1 * math.exp(-epoch / 3)
-    return {METRIC: value, SECOND: 1 - value**2, "time/evaluation": 10 + 5 * quality}
+    interval = dict(zip(INTERVAL, (value - 0.02, value + 0.03), strict=True))
+    return {METRIC: value, SECOND: 1 - value**2, "time/evaluation": 10 + 5 * quality, **interval}
 
 
 def train(study: SweepStudy, asked: Asked, epochs: int = 6) -> None:

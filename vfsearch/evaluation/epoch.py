@@ -5,16 +5,19 @@ import logging
 import numpy as np
 import torch
 import torch.distributed as dist
-from jaxtyping import Int64
+from jaxtyping import Float64, Int64
 
 from vfsearch.config import EvaluationConfig
 from vfsearch.corpus.queries import QueryList
 from vfsearch.corpus.query_generation import Instances, generate
+from vfsearch.evaluation.bootstrap import draw, intervals, replicates
 from vfsearch.evaluation.embed import Decoded, Device, Embedder, embed_split
-from vfsearch.evaluation.measure import measure, resolve
-from vfsearch.evaluation.names import list_keys, match_key
+from vfsearch.evaluation.measure import Resolved, measure, resolve
+from vfsearch.evaluation.names import INTERVAL, list_keys, match_key
 
 log = logging.getLogger(__name__)
+REPLICATES = 400
+"""Draws of identities for the interval of an epoch."""
 
 
 class EpochEvaluator:
@@ -55,12 +58,15 @@ class EpochEvaluator:
         self.keys: tuple[str, ...] = tuple(
             key for queries in self._resolved for key in metric_keys(queries.queries, prefix)
         )
+        self._selected = self._find(config.select)
+        self._weights: Float64[np.ndarray, "replicates ids"] | None = None
 
     def __call__(
         self, model: Embedder, *, device: Device, rank: int = 0, world: int = 1
     ) -> dict[str, float]:
         """Metrics of the model under ``keys``, the same on every rank.
 
+        With them comes the interval of ``config.select`` (``names.INTERVAL``), if it is one.
         Every rank embeds its share; rank 0 measures and sends the numbers.
 
         Raises:
@@ -76,18 +82,37 @@ class EpochEvaluator:
             voices=self._voices,
             faces=self._faces,
         )
-        values = torch.zeros(len(self.keys), dtype=torch.float64)
+        names = (*self.keys, *(INTERVAL if self._selected is not None else ()))
+        values = torch.zeros(len(names), dtype=torch.float64)
         if rank == 0:
-            numbers = [
-                value
-                for resolved in self._resolved
-                for value in measure(resolved, embeddings, device=device).metrics().values()
-            ]
-            values = torch.tensor(numbers, dtype=torch.float64)
+            numbers: list[float] = []
+            bounds: tuple[float, ...] = ()
+            for place, resolved in enumerate(self._resolved):
+                chosen = self._selected is not None and self._selected[0] == place
+                measured = measure(resolved, embeddings, influence=chosen, device=device)
+                numbers += measured.metrics().values()
+                if self._selected is not None and chosen:
+                    drawn = intervals(replicates(measured, self._draws(resolved)))
+                    bounds = list(drawn.values())[self._selected[1]]
+            values = torch.tensor([*numbers, *bounds], dtype=torch.float64)
         if world > 1:
             values = values.to(device) if dist.get_backend() == "nccl" else values
             dist.broadcast(values, 0)
-        return dict(zip(self.keys, values.tolist(), strict=True))
+        return dict(zip(names, values.tolist(), strict=True))
+
+    def _find(self, metric: str) -> tuple[int, int] | None:
+        """Which list has this metric, and which of its metrics it is."""
+        for place, resolved in enumerate(self._resolved):
+            names = metric_keys(resolved.queries, self.prefix)
+            if metric in names:
+                return place, names.index(metric)
+        return None
+
+    def _draws(self, resolved: Resolved) -> Float64[np.ndarray, "replicates ids"]:
+        """The same draws of identities in every epoch, made when first needed."""
+        if self._weights is None:
+            self._weights = draw(resolved, REPLICATES, self.config.seed)
+        return self._weights
 
 
 def metric_keys(queries: QueryList, prefix: str) -> list[str]:

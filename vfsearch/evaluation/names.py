@@ -9,6 +9,10 @@ RETRIEVAL = ("map", "r_at_1", "r_at_5", "r_at_10", "median_rank")
 """In the order of the results; tracked runs allow no @."""
 
 
+INTERVAL = ("interval/low", "interval/high")
+"""95 % interval of ``evaluation.select`` over identities, beside the metrics of an epoch."""
+
+
 def match_key(prefix: str, direction: str, gallery: int, stratum: str) -> str:
     """Name of 1:N accuracy."""
     return f"{prefix}/match_{direction}_1to{gallery}{_suffix(stratum)}"

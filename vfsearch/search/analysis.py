@@ -8,6 +8,7 @@ from typing import Any
 import optuna
 from optuna.trial import FrozenTrial, TrialState
 
+from vfsearch.evaluation.names import INTERVAL
 from vfsearch.search.definition import Objective, SweepConfig
 from vfsearch.search.records import REASON, SWEEP, WARM_START, Curves
 from vfsearch.search.space import SearchSpace
@@ -54,6 +55,8 @@ class TrialRow:
     reason: str | None
     """Why it was stopped or failed."""
     mlflow_run_id: str | None
+    interval: tuple[float, float] | None = None
+    """95 % of the first objective at its best epoch, over identities; None: not logged."""
 
     def document(self) -> dict[str, Any]:
         """Plain values for JSON."""
@@ -65,6 +68,7 @@ class TrialRow:
             "epochs": self.epochs,
             "mlflow_run_id": self.mlflow_run_id,
             "seconds": None if self.seconds is None else round(self.seconds, 3),
+            "interval": None if self.interval is None else list(self.interval),
             "retries": self.retries,
             "reason": self.reason,
             "started": None if self.started is None else self.started.isoformat(),
@@ -80,8 +84,10 @@ def trials_table(study: optuna.Study) -> list[TrialRow]:
     config = sweep_of(study)
     objectives = objectives_of(study)
     space = SearchSpace(config) if config is not None else None
+    # The interval is that of the metric that selects checkpoints.
+    selects = config is not None and config.base.evaluation.select == objectives[0].metric
     return [
-        _row(trial, objectives, space)
+        _row(trial, objectives, space, selects=selects)
         for trial in study.get_trials(deepcopy=False)
         if WARM_START not in trial.user_attrs
     ]
@@ -142,7 +148,11 @@ def pareto_front(rows: Sequence[TrialRow], objectives: Sequence[Objective]) -> l
 
 
 def _row(
-    trial: FrozenTrial, objectives: Sequence[Objective], space: SearchSpace | None
+    trial: FrozenTrial,
+    objectives: Sequence[Objective],
+    space: SearchSpace | None,
+    *,
+    selects: bool,
 ) -> TrialRow:
     curves = Curves.of(trial)
     first = objectives[0]
@@ -172,7 +182,13 @@ def _row(
         retries=int(notes.get("retries") or 0),
         reason=notes.get(REASON),
         mlflow_run_id=notes.get("mlflow_run_id"),
+        interval=_interval(curves, first) if selects else None,
     )
+
+
+def _interval(curves: Curves, objective: Objective) -> tuple[float, float] | None:
+    row = curves.epochs.get(curves.best_epoch(objective) or 0, {})
+    return (row[INTERVAL[0]], row[INTERVAL[1]]) if INTERVAL[0] in row else None
 
 
 def _gpus(notes: Mapping[str, Any]) -> float:

@@ -8,6 +8,7 @@ from typing import Any, Literal, Self
 from optuna.trial import FrozenTrial
 
 from vfsearch.config import RunConfig
+from vfsearch.evaluation.names import INTERVAL
 from vfsearch.search.definition import Objective, SweepConfig
 from vfsearch.search.parameters import run_keys
 
@@ -131,7 +132,7 @@ class Curves:
 
 def kept(config: SweepConfig, metrics: Mapping[str, float]) -> dict[str, float]:
     """Choose the metrics that decisions and their replay need; the tracking has the others."""
-    named = {AVERAGED, *(objective.metric for objective in config.objectives)}
+    named = {AVERAGED, *INTERVAL, *(objective.metric for objective in config.objectives)}
     named |= {name for rule in config.metric_constraints for name in rule.names}
     if config.budget.target is not None:
         named.add(config.budget.target.metric)

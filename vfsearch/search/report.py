@@ -28,7 +28,7 @@ class ReportExtras:
     """What a report shows that the study does not hold."""
 
     intervals: Mapping[int, tuple[float, float]] = field(default_factory=dict)
-    """95 % interval of the first objective by trial."""
+    """95 % interval by trial, where there is a better one than the trial's own."""
     verdict: str = ""
     """What the comparison of the finalists says ('not distinguishable' included)."""
     gpus_per_trial: float | None = None
@@ -63,6 +63,8 @@ def write_report(study: optuna.Study, out: Path, extras: ReportExtras | None = N
         gpus = max((row.gpus for row in rows), default=0.0)
     price = Price(gpus=gpus, dollars=dollars)
     names = list(distributions)
+    own = {row.number: row.interval for row in rows if row.interval is not None}
+    intervals = own | dict(extras.intervals)
     replays = replay_all(rows, config, objectives[0].direction)
     text = page.render(
         "report.html",
@@ -73,10 +75,8 @@ def write_report(study: optuna.Study, out: Path, extras: ReportExtras | None = N
         description=config.description if config is not None else "",
         method=_method(config),
         objectives=objectives,
-        tiles=headline(
-            rows, objectives[0], extras.intervals, hours, saving, price, extras.wall_seconds
-        ),
-        board=board(rows, objectives, names, extras.intervals),
+        tiles=headline(rows, objectives[0], intervals, hours, saving, price, extras.wall_seconds),
+        board=board(rows, objectives, names, intervals),
         verdict=extras.verdict,
         trials=trial_table(rows, objectives, names),
         saving=saving,
