@@ -9,9 +9,17 @@ import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self, TypeVar
+from urllib.parse import urlsplit
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Field,
+    ValidationError,
+    model_validator,
+)
 
 from vfsearch.errors import ConfigError
 
@@ -25,6 +33,20 @@ Whole = Annotated[int, Field(ge=0)]
 def home() -> Path:
     """Folder of everything this machine keeps: ``$VFSEARCH_HOME``, else ``./.vfsearch``."""
     return Path(os.environ.get("VFSEARCH_HOME", ".vfsearch")).absolute()
+
+
+def _without_password(text: str) -> str:
+    """Refuse what would end in logs, artifacts and process lists."""
+    if urlsplit(text).password is not None:
+        raise ValueError(
+            "must hold no password: MLflow reads MLFLOW_TRACKING_USERNAME and "
+            "MLFLOW_TRACKING_PASSWORD or ~/.mlflow/credentials, S3 clients the usual AWS files"
+        )
+    return text
+
+
+Location = Annotated[str, AfterValidator(_without_password)]
+"""A path or URL."""
 
 
 class Section(BaseModel):
@@ -62,7 +84,7 @@ class FaceConfig(Section):
 
     encoder: Literal["ir50", "ir_se50", "small"] = "ir50"
     """``ir50`` and ``ir_se50`` are the paper's; ``small`` is the same kind for CPU runs."""
-    weights: str | None = None
+    weights: Location | None = None
     """Pretrained weights: path or URI of a safetensors or weights-only file."""
     frozen: bool = False
     """Keep the encoder's weights fixed."""
@@ -73,7 +95,7 @@ class VoiceConfig(Section):
 
     encoder: Literal["thin_resnet34", "small"] = "thin_resnet34"
     """``thin_resnet34`` is the paper's; ``small`` is the same kind for CPU runs."""
-    weights: str | None = None
+    weights: Location | None = None
     """Pretrained weights: path or URI of a safetensors or weights-only file."""
     frozen: bool = False
     """Keep the encoder's weights fixed."""
@@ -272,11 +294,11 @@ class TrackingConfig(Section):
 
     enabled: bool = True
     """Log to MLflow and S3; off: metrics and artifacts stay in the run folder."""
-    uri: str | None = None
+    uri: Location | None = None
     """MLflow server; null: ``MLFLOW_TRACKING_URI``, else the local stack."""
     experiment: str = "vfsearch"
     """MLflow experiment."""
-    artifacts: str | None = None
+    artifacts: Location | None = None
     """``s3://bucket/prefix``; null: the local stack's bucket."""
     addressing: Literal["auto", "path", "virtual"] = "auto"
     """S3 addresses: ``endpoint/bucket`` (path) or ``bucket.endpoint`` (virtual)."""
@@ -284,6 +306,8 @@ class TrackingConfig(Section):
     """Server-side encryption asked for with each object; null: the bucket's default."""
     kms_key: str | None = None
     """Key of ``aws:kms``; null: the account's default key."""
+    system_seconds: NonNegative = 10.0
+    """Seconds between two samples of CPU, memory and GPUs; 0: none."""
 
 
 class RunConfig(Section):

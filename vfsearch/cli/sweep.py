@@ -186,15 +186,12 @@ def sync(
 ) -> None:
     """Send what an earlier, killed process left; close its runs. Exit code 5 if some is left."""
     from vfsearch.cli.show import console
-    from vfsearch.config import TrackingConfig, home
+    from vfsearch.config import home
     from vfsearch.tracking.connection import connect
-    from vfsearch.tracking.sync import sync as send
-    from vfsearch.tracking.trial_log import spool_root
+    from vfsearch.tracking.sync import sync_all
 
-    connection = connect(TrackingConfig())
-    spool = spool_root(home(), connection.experiment)
     with console.status("sending") as line:
-        done = send(spool, connection, sweep=sweep, progress=line.update)
+        done = sync_all(home() / "spool", connect, sweep=sweep, progress=line.update)
     console.print(
         f"{len(done.sent)} runs sent ({done.rows:,} rows, {done.files} files), "
         f"{len(done.closed)} closed, {len(done.live)} left to their live process"

@@ -22,6 +22,10 @@ class Decoded(Protocol):
     """What evaluation reads of a split: a decoded store, or its features."""
 
     @property
+    def split_hash(self) -> str:
+        """Hash of identities and files."""
+
+    @property
     def identities(self) -> Sequence[Person]:
         """In the order that the rows below refer to."""
 

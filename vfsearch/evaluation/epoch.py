@@ -1,8 +1,10 @@
 """Evaluation of a model in training: the same query lists every epoch, every worker embedding."""
 
 import logging
+from functools import cached_property
 
 import numpy as np
+import pyarrow as pa
 import torch
 import torch.distributed as dist
 from jaxtyping import Float64, Int64
@@ -12,8 +14,11 @@ from vfsearch.corpus.queries import QueryList
 from vfsearch.corpus.query_generation import Instances, generate
 from vfsearch.evaluation.bootstrap import draw, intervals, replicates
 from vfsearch.evaluation.embed import Decoded, Device, Embedder, embed_split
+from vfsearch.evaluation.embeddings import Embeddings
+from vfsearch.evaluation.identity import evaluation_key
 from vfsearch.evaluation.measure import Resolved, measure, resolve
 from vfsearch.evaluation.names import INTERVAL, list_keys, match_key
+from vfsearch.evaluation.query_ranks import rank_table
 
 log = logging.getLogger(__name__)
 REPLICATES = 400
@@ -60,6 +65,32 @@ class EpochEvaluator:
         )
         self._selected = self._find(config.select)
         self._weights: Float64[np.ndarray, "replicates ids"] | None = None
+        self.embeddings: Embeddings | None = None
+        """Of the last model, on rank 0."""
+
+    @cached_property
+    def key(self) -> str:
+        """What metrics of other evaluators must share to be compared; see ``identity``."""
+        return evaluation_key(self.store.split_hash, self.lists)
+
+    def embed(
+        self, model: Embedder, *, device: Device, rank: int = 0, world: int = 1
+    ) -> Embeddings:
+        """Embed what the lists name; see ``embed_split``."""
+        return embed_split(
+            model,
+            self.store,
+            self.config,
+            device=device,
+            rank=rank,
+            world=world,
+            voices=self._voices,
+            faces=self._faces,
+        )
+
+    def rank_table(self, embeddings: Embeddings) -> pa.Table:
+        """Per-query ranks of a model on these lists; see ``query_ranks.rank_table``."""
+        return rank_table(self._resolved, embeddings)
 
     def __call__(
         self, model: Embedder, *, device: Device, rank: int = 0, world: int = 1
@@ -72,19 +103,11 @@ class EpochEvaluator:
         Raises:
             QueryError: an embedding that is not finite, on every rank alike.
         """
-        embeddings = embed_split(
-            model,
-            self.store,
-            self.config,
-            device=device,
-            rank=rank,
-            world=world,
-            voices=self._voices,
-            faces=self._faces,
-        )
+        embeddings = self.embed(model, device=device, rank=rank, world=world)
         names = (*self.keys, *(INTERVAL if self._selected is not None else ()))
         values = torch.zeros(len(names), dtype=torch.float64)
         if rank == 0:
+            self.embeddings = embeddings
             numbers: list[float] = []
             bounds: tuple[float, ...] = ()
             for place, resolved in enumerate(self._resolved):

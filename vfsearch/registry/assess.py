@@ -3,14 +3,11 @@
 ``vfsearch evaluate`` and every promotion run this same code.
 """
 
-import hashlib
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
-
-import numpy as np
 
 from vfsearch.config import CorpusConfig, EvaluationConfig, RunConfig
 from vfsearch.corpus.ceiling import Truth
@@ -23,6 +20,7 @@ from vfsearch.evaluation.embed import embed_split
 from vfsearch.evaluation.embeddings import Embeddings
 from vfsearch.evaluation.epoch import first_instances, metric_keys
 from vfsearch.evaluation.evaluate import ListResult, evaluate_lists
+from vfsearch.evaluation.identity import evaluation_key
 from vfsearch.registry.evidence import Figure
 from vfsearch.training.checkpoint import MODEL, STATE, load_model, parse_state, read_file
 
@@ -30,8 +28,6 @@ if TYPE_CHECKING:
     import torch
 
 STRATA: tuple[Stratum, ...] = ("U", "G", "N", "GN")
-FORMAT = 1
-"""Raised whenever evaluation changes what a metric means."""
 _LESS_IS_BETTER = ("eer_", "median_rank_")
 
 
@@ -44,7 +40,7 @@ class Assessment:
     split: SplitName
     split_hash: str
     dataset: str
-    """Short hash of split, query lists and version of the evaluation."""
+    """Version of the evaluation, split and query lists; see ``evaluation.identity``."""
     identities: int
     voices: int
     faces: int
@@ -144,7 +140,7 @@ def assess(
         config=config,
         split=split,
         split_hash=store.split_hash,
-        dataset=dataset_hash(store.split_hash, lists),
+        dataset=evaluation_key(store.split_hash, lists),
         identities=len(store.identities),
         voices=len(voices),
         faces=len(faces),
@@ -173,20 +169,6 @@ def metric_names(lists: Sequence[QueryList]) -> list[list[str]]:
         used.update(names)
         out.append(names)
     return out
-
-
-def dataset_hash(split_hash: str, lists: Sequence[QueryList]) -> str:
-    """What figures must share to be compared: split, query lists, version of the evaluation."""
-    digest = hashlib.sha256(f"{FORMAT}\n{split_hash}\n".encode())
-    for queries in lists:
-        digest.update(f"{queries.name}\n{queries.kind}\n{queries.direction}\n".encode())
-        for paths, rows in (
-            (queries.probe_paths, queries.probes),
-            (queries.candidate_paths, queries.candidates),
-        ):
-            digest.update("\n".join(paths).encode())
-            digest.update(np.ascontiguousarray(rows, np.int32).tobytes())
-    return digest.hexdigest()[:16]
 
 
 def _figures(

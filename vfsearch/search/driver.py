@@ -161,13 +161,13 @@ def _me() -> _Me:
     pid = os.getpid()
     return _Me(
         host=platform.node(),
-        machine=_machine(),
+        machine=machine_id(),
         pid=pid,
         started=psutil.Process(pid).create_time(),
     )
 
 
-def _machine() -> str:
+def machine_id() -> str:
     """Name the set of processes whose numbers can be compared: one boot, one pid namespace."""
     boot = Path("/proc/sys/kernel/random/boot_id")
     namespace = Path("/proc/self/ns/pid")

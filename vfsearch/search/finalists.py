@@ -36,6 +36,8 @@ class Yardstick:
         self._stores: dict[CorpusConfig, Store | Features] = {}
         self._metric = config.objectives[0].metric
         evaluator = EpochEvaluator(self._store(self._base), self._evaluation)
+        self.evaluation = evaluator.key
+        """Identity of the evaluation, see `comparable`."""
         for queries in evaluator.lists:
             if self._metric in metric_keys(queries, "val"):
                 self._resolved = resolve(queries, evaluator.store.identities)

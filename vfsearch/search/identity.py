@@ -3,6 +3,8 @@
 import json
 from typing import Any
 
+import sqlalchemy as sa
+
 from vfsearch.search.definition import SweepConfig
 
 _FREE = {"budget", "concurrency", "start", "warm_start", "storage", "description"}
@@ -10,8 +12,12 @@ _FREE_SETTINGS = ("seed", "workers.", "tracking.", "corpus.root", "corpus.store"
 
 
 def definition(config: SweepConfig) -> dict[str, Any]:
-    """Return the definition as the study keeps it: without the database and its password."""
-    return config.model_dump(mode="json", exclude={"storage"})
+    """Return the definition as the study keeps it: without the database and without passwords."""
+    data = config.model_dump(mode="json", exclude={"storage"})
+    for source in data["warm_start"]:
+        if source["url"] is not None:
+            source["url"] = sa.make_url(source["url"]).render_as_string(hide_password=True)
+    return data
 
 
 def changes(old: SweepConfig, new: SweepConfig) -> list[str]:

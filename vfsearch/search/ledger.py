@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
-from vfsearch.search.records import Asked, Ended
+from vfsearch.search.records import EVALUATION, Asked, Ended
 from vfsearch.search.sweep_study import SweepStudy
 
 
@@ -109,6 +109,9 @@ class Ledger:
         live = self._live[tune_id]
         live.epoch = int(result["epoch"])
         metrics: dict[str, float] = json.loads(result["metrics"])
+        facts: dict[str, str] = json.loads(result.get("facts", "{}"))
+        if EVALUATION in facts:
+            self.study.measured_by(live.number, facts[EVALUATION])
         live.stop = self.study.report(live.number, live.epoch, metrics)
         self.watcher.epoch(live.number, live.epoch, metrics)
         if live.stop is None:

@@ -48,6 +48,8 @@ class Report:
     ticket: int
     epoch: int
     metrics: dict[str, float]
+    facts: dict[str, str]
+    """What holds for the whole run, like the identity of its evaluation."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -178,7 +180,12 @@ class Mailbox:
         return Task(order=self._order, sequence=self._sequence, attempt=self._attempt)
 
     async def report(
-        self, generation: int, sequence: int, epoch: int, metrics: dict[str, float]
+        self,
+        generation: int,
+        sequence: int,
+        epoch: int,
+        metrics: dict[str, float],
+        facts: dict[str, str] | None = None,
     ) -> bool:
         """Hand in an epoch (rank 0); True: go on, False: end the training here."""
         if not self._is_current(generation, sequence):
@@ -186,7 +193,9 @@ class Mailbox:
         self._ticket += 1
         future: asyncio.Future[bool] = asyncio.get_running_loop().create_future()
         self._answers[self._ticket] = future
-        self._events.put_nowait(Report(ticket=self._ticket, epoch=epoch, metrics=metrics))
+        self._events.put_nowait(
+            Report(ticket=self._ticket, epoch=epoch, metrics=metrics, facts=facts or {})
+        )
         return await future
 
     async def finished(self, generation: int, sequence: int, finished: Finished) -> None:

@@ -6,29 +6,26 @@ worker could not send is in the spool, and the driver sends it.
 """
 
 import gc
-import json
+import hashlib
+import os
 import threading
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import torch
-import yaml
 
 from vfsearch.config import CorpusConfig, RunConfig
-from vfsearch.corpus.queries import write_list
-from vfsearch.evaluation.epoch import EpochEvaluator
+from vfsearch.search.driver import machine_id
 from vfsearch.search.mailbox import Task
+from vfsearch.search.records import EVALUATION
+from vfsearch.search.run_record import RunRecord
 from vfsearch.search.seeds import train_seeds
 from vfsearch.search.serve import Reply
 from vfsearch.search.tracks import Tracked
-from vfsearch.tracking.trial_log import TrialLog
-from vfsearch.training.figure import draw_run
-from vfsearch.training.loop import EpochReport, Outcome, Stores
-from vfsearch.training.steps import NAME as STEPS
+from vfsearch.training.distributed import World, gather_values
+from vfsearch.training.loop import EpochReport, Stores
 
-PER_STEP = ("positive_mass", "negative_mass", "hardest_negative_mass")
-"""What is logged of every optimiser step; ``steps.csv`` has every term."""
 _SEND = 300.0
 """Seconds that the log of a trial may take to be sent once the trial has ended."""
 _GO_HOME = 15.0
@@ -43,7 +40,7 @@ class TrainTrial:
         self._rank = rank
         self._corpus: CorpusConfig | None = None
         self._stores: Stores | None = None
-        self._log: TrialLog | None = None
+        self._record: RunRecord | None = None
         self._pending: list[threading.Thread] = []
 
     def perform(self, task: Task, reply: Reply) -> dict[str, Any]:
@@ -53,13 +50,30 @@ class TrainTrial:
         config, out = RunConfig.model_validate(task.order.config), Path(task.order.out)
         device = get_device()
         assert isinstance(device, torch.device)
-        self._log = self._open_log(task, config, out) if self._rank == 0 else None
-        reporter = _Reporter(reply, self._log)
         seeds = task.order.extra.get("seeds", [config.seed])
-        stores = self._open(config)
-        outcome = train_seeds(config, seeds, out, reporter, device=device, stores=stores)
+        world = World.current()
+        workers = local_workers(world, device)
+        self._record = None
         if self._rank == 0:
-            self._finish(outcome, config, out)
+            tracked = task.order.extra.get("tracked")
+            self._record = RunRecord(
+                config,
+                out,
+                None if tracked is None else Tracked.from_json(tracked),
+                seeds=seeds,
+                workers=workers,
+                world=world.size,
+            )
+        stores = self._open(config)
+        if self._record is not None:
+            self._record.stores(stores)
+        reporter = _Reporter(reply, self._record)
+        outcome = train_seeds(config, seeds, out, reporter, device=device, stores=stores)
+        record, self._record = self._record, None
+        if record is not None:
+            record.ended(outcome)
+            # The figure, the lists and the sending: the next trial need not wait for them.
+            self._later(record.complete, outcome, _SEND)
         # The graph of DDP's hooks is cyclic: free the model now, not in the next trial.
         gc.collect()
         if device.type == "cuda":
@@ -69,18 +83,15 @@ class TrainTrial:
             "epoch": outcome.epoch,
             "best_epoch": outcome.best_epoch,
             "best_value": outcome.best_value,
+            "evaluation": reporter.evaluation,
         }
 
     def failed(self, task: Task, reason: str) -> None:
-        """Close the trial's log as failed."""
-        log, self._log = self._log, None
-        if log is not None:
-            log.tags({"vfsearch.state": "FAIL", "vfsearch.reason": reason})
-            error = Path(task.order.out) / f"error-rank{self._rank}.txt"
-            if error.exists():
-                log.artifact(error, "error.txt")
-            log.end("FAILED")
-            self._later(_send, log)
+        """Close the run's record as failed."""
+        record, self._record = self._record, None
+        if record is not None:
+            record.failed(reason, Path(task.order.out) / f"error-rank{self._rank}.txt")
+            self._later(record.send, _SEND)
 
     def close(self) -> None:
         """Wait a moment for what is being sent."""
@@ -92,38 +103,6 @@ class TrainTrial:
             self._corpus, self._stores = config.corpus, Stores.open(config)
         return self._stores
 
-    def _open_log(self, task: Task, config: RunConfig, out: Path) -> TrialLog | None:
-        out.mkdir(parents=True, exist_ok=True)
-        resolved = out / "config.yaml"
-        text = yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False)
-        resolved.write_text(text, encoding="utf-8")
-        if "tracked" not in task.order.extra:
-            return None
-        tracked = Tracked.from_json(task.order.extra["tracked"])
-        log = TrialLog.open(tracked.connection, tracked.key, tracked.spool, tags=tracked.tags)
-        log.params(tracked.params)
-        log.artifact(resolved, "config.yaml")
-        return log
-
-    def _finish(self, outcome: Outcome, config: RunConfig, out: Path) -> None:
-        """Leave the figure and the sending to a thread: the next trial need not wait for them."""
-        log, self._log = self._log, None
-        if log is not None:
-            best = {f"best/{k}": v for k, v in outcome.history[outcome.best_epoch - 1].items()}
-            log.metrics(best | {"best/epoch": outcome.best_epoch}, step=outcome.best_epoch)
-            log.artifact(outcome.best.resolve(), "checkpoints/best")
-            log.artifact(outcome.last.resolve(), "checkpoints/last")
-            metrics = out / "metrics.json"
-            metrics.write_text(json.dumps(outcome.history, indent=1) + "\n", encoding="utf-8")
-            log.artifact(metrics, "metrics.json")
-            log.artifact(out / STEPS, STEPS)
-            # The lists are a function of the split and the settings: these are the ones used.
-            for queries in EpochEvaluator(self._open(config).val, config.evaluation).lists:
-                log.artifact(write_list(queries, out / "queries"), f"queries/{queries.name}.txt")
-            log.tags({"vfsearch.state": "PRUNED" if outcome.stopped else "COMPLETE"})
-            log.end("FINISHED")
-        self._later(_draw_and_send, outcome, out, log)
-
     def _later(self, action: Callable[..., None], *arguments: object) -> None:
         self._pending = [thread for thread in self._pending if thread.is_alive()]
         thread = threading.Thread(target=action, args=arguments, name="finish-trial", daemon=True)
@@ -131,27 +110,22 @@ class TrainTrial:
         self._pending.append(thread)
 
 
-def _draw_and_send(outcome: Outcome, out: Path, log: TrialLog | None) -> None:
-    draw_run(outcome.history, out / "run.png")
-    if log is not None:
-        log.artifact(out / "run.png", "run.png")
-        _send(log)
-
-
-def _send(log: TrialLog) -> None:
-    log.close(None, _SEND)
-
-
 class _Reporter:
-    """Writes each epoch to the log before it asks whether to go on."""
+    """Writes each epoch down before it asks whether to go on."""
 
-    def __init__(self, reply: Reply, log: TrialLog | None) -> None:
-        self._reply, self._log = reply, log
+    def __init__(self, reply: Reply, record: RunRecord | None) -> None:
+        self._reply, self._record = reply, record
+        self.evaluation: str | None = None
 
     def report(self, report: EpochReport) -> bool:
-        if self._log is not None:
-            self._log.metrics(report.metrics, step=report.epoch)
-            self._log.series(
-                {row.step: {f"step/{name}": row[name] for name in PER_STEP} for row in report.steps}
-            )
-        return self._reply(report.epoch, report.metrics)
+        self.evaluation = report.evaluator.key
+        if self._record is not None:
+            self._record.epoch(report)
+        return self._reply(report.epoch, report.metrics, {EVALUATION: self.evaluation})
+
+
+def local_workers(world: World, device: torch.device) -> list[int]:
+    """Process ids of the run's workers on this machine; every rank must call it."""
+    machine = int.from_bytes(hashlib.sha256(machine_id().encode()).digest()[:7])
+    mine = torch.tensor([[machine, os.getpid()]], dtype=torch.int64, device=device)
+    return [pid for host, pid in gather_values(mine, world).tolist() if host == machine]

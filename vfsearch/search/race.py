@@ -12,6 +12,7 @@ import optuna
 from optuna.trial import TrialState
 
 from vfsearch.errors import SweepError
+from vfsearch.search.comparable import bind, check
 from vfsearch.search.definition import SweepConfig
 from vfsearch.search.driver import DriverLock
 from vfsearch.search.finalists import Yardstick, measure_finalists
@@ -56,6 +57,7 @@ def race(
         if len(entered) < 2:
             raise SweepError(f"sweep {name} has {len(entered)} completed trials; a race needs two")
         yardstick = Yardstick(config)
+        bind(study, yardstick.evaluation, "the race on this machine's validation split")
         legs = plan(study, config, entered, seeds)
         run_seeds(study, config, legs, progress=progress, mode=mode or Mode())
         ended = [read_seed(study, leg.number, leg.index) for leg in legs]
@@ -102,7 +104,8 @@ def opened(name: str, storage: str | None) -> Iterator[tuple[SweepConfig, optuna
     """The study of a finished sweep, with its driver's lock: nobody else sweeps or races it.
 
     Raises:
-        SweepError: there is none, it is being driven, or trials of it are unfinished.
+        SweepError: there is none, it is being driven, trials of it are unfinished, or were not
+            measured alike.
     """
     config, _ = read_sweep(name, storage)
     opened_storage = open_storage(study_url(name, storage), create=False)
@@ -110,6 +113,7 @@ def opened(name: str, storage: str | None) -> Iterator[tuple[SweepConfig, optuna
         lock = DriverLock(opened_storage.engine, name)
         try:
             study = optuna.load_study(study_name=name, storage=opened_storage)
+            check(study)
             running = study.get_trials(deepcopy=False, states=(TrialState.RUNNING,))
             if running:
                 raise SweepError(

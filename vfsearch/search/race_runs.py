@@ -13,9 +13,11 @@ import optuna
 from vfsearch.config import RunConfig, home
 from vfsearch.errors import SweepError, TrainingDiverged
 from vfsearch.search.cluster import connected
+from vfsearch.search.comparable import bind
 from vfsearch.search.definition import SweepConfig, race_seed, seeds_of_trial
 from vfsearch.search.mailbox import Finished
 from vfsearch.search.race_record import SeedRun, read_seed, write_seed
+from vfsearch.search.records import EVALUATION
 from vfsearch.search.resources import shape_of
 from vfsearch.search.single import follow, order_for
 from vfsearch.search.space import SearchSpace, resolve
@@ -152,6 +154,8 @@ def _note(study: optuna.Study, leg: Leg, finished: Finished) -> None:
         number=leg.number, index=leg.index, seed=leg.config.seed, retries=finished.retries
     )
     if finished.kind == "completed":
+        if (evaluation := finished.summary.get(EVALUATION)) is not None:
+            bind(study, evaluation, leg.name)
         found = {key: int(finished.summary[key]) for key in ("epoch", "best_epoch")}
         run = run.model_copy(update=found)
     elif (finished.reason or "").startswith(TrainingDiverged.__name__):
@@ -168,7 +172,6 @@ def _tracked(connection: Connection, config: SweepConfig, leg: Leg) -> Tracked:
         key=RunKey(sweep=config.name, trial=leg.number, seed=leg.index),
         spool=spool_root(home(), connection.experiment),
         params=with_log10(leg.params, scaled),
-        tags={"vfsearch.training_seed": str(leg.config.seed)},
     )
 
 

@@ -10,6 +10,7 @@ from optuna.distributions import BaseDistribution
 from vfsearch.evaluation import page
 from vfsearch.search.analysis import objectives_of, sweep_of, trials_table
 from vfsearch.search.charts import METHOD, chart_data
+from vfsearch.search.comparable import check
 from vfsearch.search.costs import hours_of, saving_of
 from vfsearch.search.definition import SweepConfig
 from vfsearch.search.replay import replay_all
@@ -49,7 +50,9 @@ def write_report(study: optuna.Study, out: Path, extras: ReportExtras | None = N
 
     Raises:
         UsageError: the file cannot be written.
+        IncomparableError: its trials were not measured alike.
     """
+    check(study)
     optuna.logging.set_verbosity(optuna.logging.WARNING)  # a line per replayed decision otherwise
     extras = extras or ReportExtras()
     config, objectives = sweep_of(study), objectives_of(study)

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 from vfsearch.errors import SweepError
 from vfsearch.search.analysis import TrialRow, ranked, trials_table
+from vfsearch.search.comparable import check
 from vfsearch.search.definition import SweepConfig
 from vfsearch.search.race_record import RaceResult, read_seed
 from vfsearch.search.study import read_sweep
@@ -38,9 +39,11 @@ def best_run(name: str) -> BestRun:
     With a race of the present best trials: its leader, with the run of its best fresh seed.
 
     Raises:
-        SweepError: no such sweep, no completed trial, or its run was not tracked.
+        SweepError: no such sweep, no completed trial, or its run was not tracked; trials that
+            were not measured alike.
     """
     config, study = read_sweep(name)
+    check(study)
     complete = ranked(trials_table(study), config.objectives[0])
     if not complete:
         raise SweepError(f"sweep {name} has no completed trial; see: vfsearch trials {name}")

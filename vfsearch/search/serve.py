@@ -3,7 +3,6 @@
 import contextlib
 import importlib
 import traceback
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -12,8 +11,16 @@ import ray
 from vfsearch.errors import ConfigError, TrainingDiverged
 from vfsearch.search.mailbox import Finished, Task
 
-Reply = Callable[[int, dict[str, float]], bool]
-"""(epoch, metrics) -> go on; called on rank 0 only, waits for the sweep's decision."""
+
+class Reply(Protocol):
+    """How rank 0 reports an epoch; waits for the sweep's decision."""
+
+    def __call__(
+        self, epoch: int, metrics: dict[str, float], facts: dict[str, str] | None = None, /
+    ) -> bool:
+        """Whether to go on. ``facts``: what holds for the whole run, see `mailbox.Report`."""
+        ...
+
 
 _SYMMETRIC = (TrainingDiverged, ConfigError)
 """Errors that every rank raises at the same point: no rank is left waiting for another."""
@@ -69,8 +76,10 @@ def serve_trials(setting: dict[str, Any]) -> None:
 
 
 def _perform(performer: Performer, task: Task, mailbox: Any, generation: int) -> Finished:
-    def reply(epoch: int, metrics: dict[str, float]) -> bool:
-        go_on = ray.get(mailbox.report.remote(generation, task.sequence, epoch, metrics))
+    def reply(
+        epoch: int, metrics: dict[str, float], facts: dict[str, str] | None = None, /
+    ) -> bool:
+        go_on = ray.get(mailbox.report.remote(generation, task.sequence, epoch, metrics, facts))
         return bool(go_on)
 
     summary = performer.perform(task, reply)

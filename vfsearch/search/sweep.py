@@ -9,6 +9,7 @@ from typing import Any
 
 from vfsearch.config import RunConfig, TrackingConfig, home
 from vfsearch.search.cluster import connected
+from vfsearch.search.comparable import IncomparableError
 from vfsearch.search.definition import SweepConfig
 from vfsearch.search.ledger import Ledger, Watcher
 from vfsearch.search.mailbox import TRAINING, Order
@@ -89,7 +90,8 @@ def run_sweep(
                 shape = shape_of(config.base.workers, nodes)
                 connection = server.result()
                 if connection is not None:
-                    tracks = SweepTracks(connection, config)
+                    running = [asked.number for asked in study.running()]
+                    tracks = SweepTracks(connection, config, running)
                     tracks.log_definition(folder)
                 ledger = _ledger(study, shape, nodes, tracks, watcher, mode)
                 retries = config.base.workers.max_retries
@@ -100,7 +102,9 @@ def run_sweep(
                 page = write_report(study.study, folder / "report.html", report_extras(study.study))
                 if tracks is not None:
                     tracks.log_report(page)
-        except BaseException:
+        except BaseException as error:
+            if tracks is not None and isinstance(error, IncomparableError):
+                tracks.incomparable(error.number, str(error))
             study.discard_unused()
             raise
         finally:

@@ -14,7 +14,7 @@ from optuna.trial import FrozenTrial, TrialState
 
 from vfsearch.config import flat
 from vfsearch.errors import SweepError
-from vfsearch.search import records
+from vfsearch.search import comparable, records
 from vfsearch.search.budget import Spent, decide, improvement_bound
 from vfsearch.search.definition import Grid, SweepConfig, derived_seed, seeds_of_trial
 from vfsearch.search.driver import DriverLock
@@ -99,6 +99,18 @@ class SweepStudy:
         curves = Curves.of(trial).with_epoch(epoch, records.kept(self.config, metrics))
         self.note(number, **{records.CURVES: curves.stored()})
         return None if reason is None else f"{reason} at epoch {epoch}"
+
+    def measured_by(self, number: int, evaluation: str) -> None:
+        """Note by which evaluation a trial is measured, once per trial.
+
+        Raises:
+            IncomparableError: not by the one of the sweep's earlier trials.
+        """
+        self._lock.check()
+        if self._trial(number).user_attrs.get(records.EVALUATION) == evaluation:
+            return
+        comparable.bind(self.study, evaluation, f"trial {number}", number=number)
+        self.note(number, **{records.EVALUATION: evaluation})
 
     def should_prune(self, number: int, epoch: int) -> Verdict:
         """Decide once, from the study alone, whether the trial stops after this epoch."""

@@ -4,8 +4,9 @@ Rank 0 of the workers logs the trials (`performer`); the driver logs the sweep, 
 runs in the background, so that the study knows their ids, and sends what dead workers left.
 """
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -18,8 +19,10 @@ from vfsearch.errors import TrackingError
 from vfsearch.search.definition import SweepConfig
 from vfsearch.search.identity import definition
 from vfsearch.search.records import Asked
+from vfsearch.tracking.additions import add_to_run
 from vfsearch.tracking.connection import Connection
-from vfsearch.tracking.runs import RunKey, Status, ensure_run, with_log10
+from vfsearch.tracking.provenance import code
+from vfsearch.tracking.runs import RunKey, Status, close_running, ensure_run, with_log10
 from vfsearch.tracking.sync import sync
 from vfsearch.tracking.trial_log import TrialLog, spool_root
 
@@ -65,16 +68,23 @@ class Tracked:
 class SweepTracks:
     """The runs of one sweep, as its driver sees them."""
 
-    def __init__(self, connection: Connection, config: SweepConfig) -> None:
-        """Begin, or continue, the sweep's run."""
+    def __init__(
+        self, connection: Connection, config: SweepConfig, running: Collection[int] = ()
+    ) -> None:
+        """Begin, or continue, the sweep's run; ``running``: trials that will go on."""
         self.connection = connection
         self._config = config
         self._spool = spool_root(home(), connection.experiment)
         self._key = RunKey(sweep=config.name)
-        self._log = TrialLog.open(connection, self._key, self._spool)
+        self._log = TrialLog.open(connection, self._key, self._spool, tags=code().tags())
+        self._log.tags(code().tags())
         self._pool = ThreadPoolExecutor(max_workers=1, thread_name_prefix="make-runs")
         self._runs: dict[int, Future[str]] = {}
+        self._marked: list[tuple[RunKey, dict[str, str]]] = []
         self._own = self._pool.submit(ensure_run, connection, self._key)
+        # What an earlier driver left open and nobody goes on with.
+        spare = [RunKey(sweep=config.name, trial=number).name for number in running]
+        self._pool.submit(close_running, connection, config.name, spare=spare)
         self._log_scaled = {
             name for name, spec in config.parameters.items() if getattr(spec, "log", False)
         }
@@ -88,7 +98,6 @@ class SweepTracks:
             key=key,
             spool=self._spool,
             params=with_log10(asked.params, self._log_scaled),
-            tags={"vfsearch.seed": ", ".join(map(str, asked.seeds))},
         )
 
     def facts(self, number: int) -> dict[str, Any]:
@@ -105,6 +114,14 @@ class SweepTracks:
         """The run of the sweep; None while the server is away."""
         return _value(self._own)
 
+    def incomparable(self, number: int | None, why: str) -> None:
+        """Mark the sweep's run, and the trial's, which others must not be compared with."""
+        self._log.tags({"vfsearch.incomparable": why, "mlflow.note.content": f"**Note:** {why}"})
+        if number is not None:
+            key = RunKey(sweep=self._config.name, trial=number)
+            tags = {"vfsearch.incomparable": why, "mlflow.note.content": f"**Note:** {why}"}
+            self._marked.append((key, tags))
+
     def log_definition(self, folder: Path) -> None:
         """Log the sweep's definition, and keep it in the sweep's folder."""
         folder.mkdir(parents=True, exist_ok=True)
@@ -120,15 +137,21 @@ class SweepTracks:
     def close(self, status: Status) -> tuple[str, ...]:
         """End the sweep's run and send what is left; returns the runs that could not be sent.
 
-        Runs of trials that nobody works on any more are ended as killed, except that those of an
-        interrupted sweep stay open: they go on with it.
+        Ray is gone, so nobody works on a trial any more: runs that are still open are ended as
+        killed. Those of an interrupted sweep run again when it is resumed.
         """
         self._pool.shutdown(wait=True, cancel_futures=True)
+        settings = self.connection.settings()
+        for key, tags in self._marked:
+            add_to_run(settings, key, tags=tags, connection=self.connection)
         own = () if self._log.close(status) else (self._key.name,)
-        orphans: Status | None = "KILLED" if status == "FINISHED" else None
         name = self._config.name
-        report = sync(self._spool, self.connection, sweep=name, status=orphans)
-        return own + tuple(run for run, _ in report.failed)
+        report = sync(self._spool, self.connection, sweep=name)
+        failed = tuple(run for run, _ in report.failed)
+        with suppress(TrackingError):  # the server is away: `sync` closes them with the rest
+            busy = [run.partition("/")[2] for run in (*failed, *report.live)]
+            close_running(self.connection, name, spare=busy)
+        return own + failed
 
 
 def _value(future: "Future[str]") -> str | None:

@@ -35,7 +35,11 @@ class SweepTrial(Trainable):
         event = self._group.wait(self._timeout)
         if isinstance(event, Report):
             self._report = event
-            return {"epoch": event.epoch, "metrics": json.dumps(event.metrics)}
+            return {
+                "epoch": event.epoch,
+                "metrics": json.dumps(event.metrics),
+                "facts": json.dumps(event.facts),
+            }
         return self._final(event)
 
     def reset_config(self, new_config: dict[str, Any]) -> bool:

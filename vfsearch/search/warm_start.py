@@ -12,8 +12,9 @@ from pydantic import ValidationError
 
 from vfsearch.config import flat
 from vfsearch.errors import SweepError
+from vfsearch.search.comparable import bind
 from vfsearch.search.definition import SweepConfig, WarmStart
-from vfsearch.search.records import SWEEP, WARM_START
+from vfsearch.search.records import EVALUATION, SWEEP, WARM_START
 from vfsearch.search.space import Point, SearchSpace, resolve
 from vfsearch.search.storage import open_storage, study_url
 from vfsearch.tracking.connection import Connection
@@ -32,6 +33,8 @@ class PastTrial:
     """Metrics at its selected epoch."""
     settings: dict[str, Any] = field(default_factory=dict)
     """Dotted settings of its run, if known: they fill parameters that it did not search."""
+    evaluation: str | None = None
+    """By which evaluation it was measured (see `comparable`); None: a study of another program."""
 
 
 FromMlflow = Callable[[str], Iterable[PastTrial]]
@@ -81,6 +84,7 @@ def from_study(study: optuna.Study) -> list[PastTrial]:
             params=trial.params,
             values=dict(zip(names, trial.values, strict=True)),
             settings={} if config is None else flat(resolve(config, trial.params, seed=0)),
+            evaluation=trial.user_attrs.get(EVALUATION),
         )
         for trial in study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
         if WARM_START not in trial.user_attrs
@@ -131,7 +135,11 @@ def _read(distribution: BaseDistribution, text: str) -> Any:
 
 
 def adopt(study: optuna.Study, space: SearchSpace, past: Iterable[PastTrial]) -> Adopted:
-    """Add what fits as completed, marked trials; those that are there already stay alone."""
+    """Add what fits as completed, marked trials; those that are there already stay alone.
+
+    Raises:
+        IncomparableError: they were measured otherwise than the trials of this study.
+    """
     known = {trial.user_attrs.get(WARM_START) for trial in study.get_trials(deepcopy=False)}
     metrics = [objective.metric for objective in space.config.objectives]
     added = outside = unmeasured = 0
@@ -143,6 +151,8 @@ def adopt(study: optuna.Study, space: SearchSpace, past: Iterable[PastTrial]) ->
         elif point is None:
             outside += 1
         elif trial.source not in known:
+            if trial.evaluation is not None:
+                bind(study, trial.evaluation, f"warm_start: {trial.source}")
             study.add_trial(_as_trial(space, point, values, trial.source))
             added += 1
     return Adopted(added=added, outside=outside, unmeasured=unmeasured)

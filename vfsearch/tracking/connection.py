@@ -6,6 +6,7 @@ import urllib.request
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
+from urllib.parse import urlsplit
 
 from vfsearch.config import TrackingConfig
 from vfsearch.config import home as default_home
@@ -50,6 +51,16 @@ class Connection:
         """The artifact store at ``root`` (``s3://…``; default: the experiment's root)."""
         return ArtifactStore(root or self.artifacts, self.storage)
 
+    def settings(self) -> TrackingConfig:
+        """Settings with which `connect` finds the same servers again."""
+        return TrackingConfig(
+            uri=self.uri,
+            experiment=self.experiment,
+            addressing=self.storage.addressing,
+            encryption=self.storage.encryption,
+            kms_key=self.storage.kms_key,
+        )
+
     def environment(self) -> dict[str, str]:
         """Variables with which other processes reach the same servers; no secrets."""
         variables = {"MLFLOW_TRACKING_URI": self.uri, **CLIENT_SETTINGS}
@@ -92,6 +103,11 @@ def connect(config: TrackingConfig, home: Path | None = None) -> Connection:
             "up', or name a server by tracking.uri or MLFLOW_TRACKING_URI"
         )
     uri = uri.rstrip("/")
+    if urlsplit(uri).password is not None:
+        raise TrackingError(
+            "MLFLOW_TRACKING_URI must hold no password: give it by MLFLOW_TRACKING_USERNAME and "
+            "MLFLOW_TRACKING_PASSWORD, or in ~/.mlflow/credentials"
+        )
     _check(uri)
     storage = Storage(
         addressing=config.addressing, encryption=config.encryption, kms_key=config.kms_key

@@ -1,6 +1,7 @@
 """Delivering a spool: rows in batches to MLflow, files to S3, the status last."""
 
 import itertools
+import json
 import logging
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -13,7 +14,7 @@ from vfsearch.tracking.runs import ensure_run, mlflow_errors
 from vfsearch.tracking.spool import ENDED, Entry, Spool
 
 if TYPE_CHECKING:
-    from mlflow.entities import Metric, Param, RunTag
+    from mlflow.entities import DatasetInput, Metric, Param, RunTag
 
 logger = logging.getLogger(__name__)
 
@@ -84,6 +85,8 @@ def _rows(spool: Spool, connection: Connection, run_id: str, done: Delivered) ->
             _send(spool, connection, run_id, done, "params", part)
         for part in _parts(tags, MOST_OTHERS):
             _send(spool, connection, run_id, done, "tags", part)
+        for part in _parts(_datasets(batch), MOST_OTHERS):
+            _send(spool, connection, run_id, done, "datasets", part)
         spool.note(rows=end)
 
 
@@ -127,6 +130,26 @@ def _entities(
     )
 
 
+def _datasets(batch: Sequence[Entry]) -> list["DatasetInput"]:
+    from mlflow.entities import Dataset, DatasetInput, InputTag
+
+    return [
+        DatasetInput(
+            Dataset(
+                name=one["name"],
+                digest=one["digest"],
+                source_type="local",
+                source=json.dumps({"uri": one["source"]}),
+                profile=json.dumps(one["profile"]),
+            ),
+            [InputTag("mlflow.data.context", one["context"])],
+        )
+        for entry in batch
+        if entry["kind"] == "datasets"
+        for one in entry["values"]
+    ]
+
+
 def _parts(items: Sequence[Any], most: int) -> Iterator[list[Any]]:
     iterator = iter(items)
     while part := list(itertools.islice(iterator, most)):
@@ -138,7 +161,7 @@ def _send(
     connection: Connection,
     run_id: str,
     done: Delivered,
-    kind: Literal["metrics", "params", "tags"],
+    kind: Literal["metrics", "params", "tags", "datasets"],
     items: list[Any],
 ) -> None:
     """One log-batch request; if the server calls it invalid, its halves, down to single rows."""
@@ -147,7 +170,10 @@ def _send(
     rows: dict[str, Any] = {kind: items}
     try:
         with mlflow_errors(connection, f"run {spool.key.name}", through=INVALID):
-            connection.client().log_batch(run_id, **rows)
+            if kind == "datasets":
+                connection.client().log_inputs(run_id, **rows)
+            else:
+                connection.client().log_batch(run_id, **rows)
         done.rows += len(items)
     except MlflowException as error:
         if len(items) == 1:

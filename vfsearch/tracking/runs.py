@@ -86,6 +86,20 @@ class RunKey:
         """Inverse of :meth:`to_json`."""
         return cls(sweep=data["sweep"], trial=data["trial"], seed=data["seed"])
 
+    @classmethod
+    def from_tags(cls, tags: Mapping[str, str]) -> Self | None:
+        """Inverse of :meth:`tags`; ``None`` for a run that vfsearch did not make."""
+        if "vfsearch.kind" not in tags:
+            return None
+        trial, seed = tags.get("vfsearch.trial"), None
+        if tags["vfsearch.kind"] == "seed":
+            seed = tags["vfsearch.seed"]
+        return cls(
+            sweep=tags["vfsearch.sweep"],
+            trial=None if trial is None else int(trial),
+            seed=None if seed is None else int(seed),
+        )
+
 
 def find_run(connection: Connection, key: RunKey, *, older: float = 0.0) -> str | None:
     """The run with this identity, the oldest if there should be several; ``None`` if none.
@@ -251,10 +265,33 @@ def finish(connection: Connection, run_id: str, status: Status) -> None:
         connection.client().set_terminated(run_id, status)
 
 
-def reopen(connection: Connection, run_id: str) -> None:
-    """Mark a run as running again, when its trial is resumed."""
-    with mlflow_errors(connection, f"run {run_id}"):
-        connection.client().update_run(run_id, status="RUNNING")
+def close_running(
+    connection: Connection, sweep: str, *, spare: Collection[str] = ()
+) -> tuple[str, ...]:
+    """End the trials' runs of a sweep that nobody works on, as killed; returns their names.
+
+    A run may be there without a spool on this machine: its worker died before it logged, or on
+    another machine.
+
+    Args:
+        connection: to the experiment.
+        sweep: of which the driver is dead, or the caller.
+        spare: names of runs that are alive, or whose spool will end them.
+
+    Raises:
+        TrackingError: the server is away.
+    """
+    client = connection.client()
+    wanted = f"tags.`vfsearch.sweep` = '{sweep}' and attributes.status = 'RUNNING'"
+    with mlflow_errors(connection, f"sweep {sweep}"):
+        found = client.search_runs([connection.experiment_id], filter_string=wanted)
+        closed = []
+        for run in found:
+            key = RunKey.from_tags(run.data.tags)
+            if key is not None and key.trial is not None and key.name not in spare:
+                client.set_terminated(run.info.run_id, "KILLED")
+                closed.append(key.name)
+    return tuple(closed)
 
 
 @contextmanager

@@ -1,8 +1,8 @@
 """The durable local record of one run, from which it is sent to MLflow and S3.
 
-One folder per run::
+One folder per run, and a second one (``…+files``) for what is added to it from outside::
 
-    run.json     identity and tags of the run
+    run.json     identity and tags of the run, and where its servers are
     log.jsonl    what was logged, in order, each batch fsynced
     files/       artifacts not yet sent: kept here, so that nobody can delete them too early
     sent.json    how far the log was sent (replaced in one step), run id, last status sent
@@ -23,6 +23,7 @@ from typing import Any, Literal, Self
 from filelock import FileLock, Timeout
 from pydantic import BaseModel, ConfigDict, ValidationError
 
+from vfsearch.config import TrackingConfig
 from vfsearch.errors import TrackingError
 from vfsearch.tracking.runs import RunKey
 
@@ -41,6 +42,17 @@ class Header(BaseModel):
 
     key: dict[str, Any]
     tags: dict[str, str] = {}
+    tracking: TrackingConfig | None = None
+    """Where the servers of the run are."""
+    addition: bool = False
+    """What is added to a run that others log: its status is not this spool's business."""
+
+    @property
+    def folder(self) -> str:
+        """Name of the spool's folder below that of the sweep."""
+        key = RunKey.from_json(self.key)
+        name = key.name if key.trial is not None else "sweep"
+        return f"{name}+files" if self.addition else name
 
 
 class Sent(BaseModel):
@@ -63,6 +75,7 @@ class Spool:
         self.folder = folder
         self.key = RunKey.from_json(header.key)
         self.tags = dict(header.tags)
+        self.addition = header.addition
         self._lock = lock
         self._appending = threading.Lock()
         self._log = folder / "log.jsonl"
@@ -83,6 +96,8 @@ class Spool:
         key: RunKey,
         *,
         tags: Mapping[str, str] | None = None,
+        tracking: TrackingConfig | None = None,
+        addition: bool = False,
         run_id: str | None = None,
         patience: float = 30.0,
     ) -> Self:
@@ -91,12 +106,14 @@ class Spool:
         Raises:
             TrackingError: another process logs this run, or the folder cannot be written.
         """
-        folder = root / key.sweep / (key.name if key.trial is not None else "sweep")
+        header = Header(
+            key=key.to_json(), tags=dict(tags or {}), tracking=tracking, addition=addition
+        )
+        folder = root / key.sweep / header.folder
         try:
             folder.mkdir(parents=True, exist_ok=True)
             lock = _owner_lock(folder)
             lock.acquire(timeout=patience)
-            header = Header(key=key.to_json(), tags=dict(tags or {}))
             replace(folder / "run.json", header.model_dump_json())
             spool = cls(folder, lock, header)
         except Timeout:
@@ -120,20 +137,28 @@ class Spool:
         except Timeout:
             return None
         try:
-            header = Header.model_validate_json((folder / "run.json").read_text("utf-8"))
-            return cls(folder, lock, header)
-        except (OSError, ValidationError, KeyError):
+            return cls(folder, lock, read_header(folder))
+        except OSError as error:
             lock.release()
-            raise TrackingError(f"{folder}/run.json: is damaged or missing") from None
+            raise TrackingError(f"{folder}: cannot be read ({error.strerror})") from None
+        except TrackingError:
+            lock.release()
+            raise
 
     def append(self, entries: Iterable[Entry]) -> None:
-        """Add entries; on the disk when this returns."""
+        """Add entries; on the disk when this returns, and not at all if it raises."""
         entries = list(entries)
         lines = "".join(json.dumps(entry, allow_nan=False) + "\n" for entry in entries)
-        with self._appending, self._log.open("ab") as file:
-            file.write(lines.encode("utf-8"))
-            file.flush()
-            os.fsync(file.fileno())
+        with self._appending, self._log.open("ab", buffering=0) as file:
+            before = file.tell()
+            try:
+                data = memoryview(lines.encode("utf-8"))
+                while data:
+                    data = data[file.write(data) :]
+                os.fsync(file.fileno())
+            except OSError:
+                file.truncate(before)  # a disk that is full takes the first half of a line
+                raise
         for entry in entries:
             if entry["kind"] == "status":
                 self.status = entry["status"]
@@ -151,9 +176,16 @@ class Spool:
             else:
                 return name
         partial = target.with_suffix(".partial")
-        shutil.copyfile(path, partial)
-        partial.rename(target)
+        try:
+            shutil.copyfile(path, partial)
+            partial.rename(target)
+        finally:
+            partial.unlink(missing_ok=True)
         return name
+
+    def forget(self, name: str) -> None:
+        """Let go of a file that `keep` took."""
+        (self.folder / "files" / name).unlink(missing_ok=True)
 
     def entries(self, start: int) -> Iterator[tuple[Entry, int]]:
         """Whole entries from byte ``start`` on, each with the position after it."""
@@ -197,6 +229,20 @@ class Spool:
 def _owner_lock(folder: Path) -> FileLock:
     # Taken by the thread that logs, given up by the one that sends.
     return FileLock(folder / "owner.lock", thread_local=False)
+
+
+def read_header(folder: Path) -> Header:
+    """Whose spool it is.
+
+    Raises:
+        TrackingError: ``run.json`` is damaged.
+    """
+    try:
+        header = Header.model_validate_json((folder / "run.json").read_text("utf-8"))
+        RunKey.from_json(header.key)
+    except (OSError, ValidationError, KeyError):
+        raise TrackingError(f"{folder}/run.json: is damaged or missing") from None
+    return header
 
 
 def read_sent(folder: Path) -> Sent:

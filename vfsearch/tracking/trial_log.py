@@ -2,9 +2,12 @@
 
 import logging
 import math
+import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
+from typing import Any
 
 from vfsearch.errors import TrackingError
 from vfsearch.tracking.connection import Connection
@@ -20,11 +23,27 @@ def spool_root(home: Path, experiment: str) -> Path:
     return home / "spool" / experiment
 
 
+@dataclass(frozen=True, kw_only=True)
+class DatasetInfo:
+    """Data of a run, as MLflow shows it in the table of runs."""
+
+    name: str
+    digest: str
+    """Up to 36 characters; data of the same name and digest are the same."""
+    context: str
+    """What for: training, validation."""
+    source: str
+    """Folder."""
+    profile: Mapping[str, Any] = field(default_factory=dict)
+    """Sizes and full hashes, for people."""
+
+
 class TrialLog:
     """The log of one run, for one process: a trial's rank 0, or the driver for the sweep's run.
 
     No method waits for a server, and none raises because of one. What was logged is on the disk
-    when a method returns; ``vfsearch sync`` sends what a killed process left.
+    when a method returns; ``vfsearch sync`` sends what a killed process left. While the disk is
+    full it is held in memory instead, and written as soon as there is room.
     """
 
     def __init__(self, spool: Spool, connection: Connection) -> None:
@@ -38,8 +57,8 @@ class TrialLog:
         }
         self.nonfinite = 0
         """Metric values left out because they were infinite or not a number."""
-        self.lost = 0
-        """Batches that could not be written even locally (disk full)."""
+        self._held: list[Callable[[], list[Entry]]] = []
+        self._writing = threading.Lock()
         self._sender = Sender(spool, connection)
         self._sender.start()
         if spool.status != "RUNNING":
@@ -67,13 +86,25 @@ class TrialLog:
             TrackingError: another living process logs this run (after ``patience`` seconds), or
                 the folder cannot be written.
         """
-        spool = Spool.create(root, key, tags=tags, run_id=run_id, patience=patience)
+        spool = Spool.create(
+            root, key, tags=tags, tracking=connection.settings(), run_id=run_id, patience=patience
+        )
         return cls(spool, connection)
 
     @property
     def run_id(self) -> str | None:
         """The MLflow run, once known."""
         return self._spool.sent.run_id
+
+    @property
+    def held(self) -> int:
+        """Batches that wait in memory for room on the disk."""
+        return len(self._held)
+
+    def last_step(self, prefix: str) -> int | None:
+        """Last step at which a metric of this prefix was logged; None if there is none."""
+        steps = [step for key, step in self._seen if key.startswith(prefix)]
+        return max(steps, default=None)
 
     def params(self, values: Mapping[str, object]) -> None:
         """Log parameters; the first value of each stays."""
@@ -82,6 +113,10 @@ class TrialLog:
     def tags(self, values: Mapping[str, object]) -> None:
         """Set tags; the last value of each stays."""
         self._append({"kind": "tags", "values": {k: str(v) for k, v in values.items()}})
+
+    def datasets(self, datasets: Sequence[DatasetInfo]) -> None:
+        """Log what the run was trained and evaluated on; repeating it changes nothing."""
+        self._append({"kind": "datasets", "values": [asdict(one) for one in datasets]})
 
     def metrics(self, values: Mapping[str, float], step: int) -> None:
         """Log metrics of one step, with the time of now (see :meth:`series`)."""
@@ -126,17 +161,7 @@ class TrialLog:
             raise TrackingError(f"{path}: does not exist and cannot be logged as {name}")
         files = [path] if path.is_file() else sorted(p for p in path.rglob("*") if p.is_file())
 
-        def entries() -> list[Entry]:
-            return [
-                {
-                    "kind": "artifact",
-                    "name": name if file == path else f"{name}/{file.relative_to(path).as_posix()}",
-                    "file": self._spool.keep(file),
-                }
-                for file in files
-            ]
-
-        self._guarded(entries)
+        self._guarded(lambda: self._keep(files, path, name))
 
     def end(self, status: Status) -> None:
         """Note how the run ended, at once and locally; ``close(None)`` then sends it."""
@@ -150,18 +175,47 @@ class TrialLog:
         """
         if status is not None:
             self.end(status)
-        return self._sender.close(timeout)
+        self._guarded(list)
+        if self._held:
+            logger.error("%s: %d batches are lost, the disk is full", self._name, self.held)
+        return self._sender.close(timeout) and not self._held
+
+    @property
+    def _name(self) -> str:
+        return str(self._spool.folder)
 
     def _append(self, *entries: Entry) -> None:
         self._guarded(lambda: list(entries))
 
-    def _guarded(self, make: Callable[[], list[Entry]]) -> None:
+    def _keep(self, files: Sequence[Path], path: Path, name: str) -> list[Entry]:
+        kept: list[Entry] = []
         try:
-            entries = make()
-            if entries:
-                self._spool.append(entries)
-        except OSError as error:
-            self.lost += 1
-            logger.warning("%s: cannot be written: %s", self._spool.folder, error)
-            return
+            for file in files:
+                if not file.exists():  # deleted while it waited for room on the disk
+                    logger.error("%s: %s is lost, it is gone", self._name, file)
+                    continue
+                below = "" if file == path else f"/{file.relative_to(path).as_posix()}"
+                kept.append(
+                    {"kind": "artifact", "name": name + below, "file": self._spool.keep(file)}
+                )
+        except OSError:
+            for entry in kept:
+                self._spool.forget(entry["file"])
+            raise
+        return kept
+
+    def _guarded(self, make: Callable[[], list[Entry]]) -> None:
+        """Write what waits and then this, in order; what cannot be written waits."""
+        with self._writing:
+            waiting = [*self._held, make]
+            for done, next_ in enumerate(waiting):
+                try:
+                    if entries := next_():
+                        self._spool.append(entries)
+                except OSError as error:
+                    if not self._held:
+                        logger.warning("%s: cannot be written, held back: %s", self._name, error)
+                    self._held = waiting[done:]
+                    return
+            self._held = []
         self._sender.wake()

@@ -36,6 +36,8 @@ class EpochReport:
     best: bool
     checkpoint: Path
     """Folder of this epoch's checkpoint; unchanged until two epochs later."""
+    evaluator: EpochEvaluator
+    """What measured it."""
     steps: tuple[StepRow, ...] = ()
     """What each optimiser step of the epoch recorded."""
 
@@ -115,7 +117,7 @@ def train(
         state = _resume(run, root)
         if world.rank == 0:
             steps.resume(run.step)
-        go_on = state is None or _report(reporter, state, run, root, steps)
+        go_on = state is None or _report(reporter, state, run, root, steps, evaluator)
         while go_on and run.step < run.plan.total:
             meter = EpochMeter(run.step)
             run.begin_epoch()
@@ -149,7 +151,7 @@ def train(
                         root, state, run.model.state_dict(), run.training_tensors()
                     )
             state.history[-1]["time/checkpoint_seconds"] = meter.seconds["checkpoint"]
-            go_on = _report(reporter, state, run, root, steps)
+            go_on = _report(reporter, state, run, root, steps, evaluator)
     assert state is not None, "a plan has at least one step"
     return _outcome(state, root, stopped=not go_on)
 
@@ -206,7 +208,12 @@ def _resume(run: Run, root: Path) -> files.CheckpointState | None:
 
 
 def _report(
-    reporter: Reporter, state: files.CheckpointState, run: Run, root: Path, steps: StepFile
+    reporter: Reporter,
+    state: files.CheckpointState,
+    run: Run,
+    root: Path,
+    steps: StepFile,
+    evaluator: EpochEvaluator,
 ) -> bool:
     go_on = True
     if run.world.rank == 0:
@@ -218,6 +225,7 @@ def _report(
                 best=state.best.epoch == state.epoch,
                 checkpoint=(root / "last").resolve(),
                 steps=steps.rows(run.plan.epoch_start(state.step), state.step),
+                evaluator=evaluator,
             )
         )
     return agree(go_on, run.world, run.device)
