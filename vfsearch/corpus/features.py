@@ -26,7 +26,8 @@ from vfsearch.corpus.layout import (
     scan_split,
     split_hash,
 )
-from vfsearch.corpus.store import Excluded, Store, open_store
+from vfsearch.corpus.store import Store, open_store
+from vfsearch.corpus.store_build import Excluded
 from vfsearch.errors import CorpusError
 
 INDEX = "features.json"

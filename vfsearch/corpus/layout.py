@@ -8,10 +8,10 @@ import csv
 import hashlib
 import io
 import os
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Literal, NamedTuple
 
 from vfsearch.config import CorpusConfig
 from vfsearch.errors import CorpusError
@@ -31,14 +31,17 @@ class Identity:
     nationality: str
 
 
-@dataclass(frozen=True, kw_only=True)
-class Instance:
-    """One recording or photograph."""
+class Instance(NamedTuple):
+    """One recording or photograph. A tuple: there are 220,000 of them in the paper's corpus."""
 
     path: str
     """As query lists name it: POSIX, relative to the audio or image root."""
     identity: int
     """Row in the split's identities."""
+    size: int
+    """Bytes; -1 where the name leads to nothing."""
+    modified: int
+    """Nanoseconds since 1970; -1 where the name leads to nothing."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -163,24 +166,36 @@ def scan_csv(config: CorpusConfig, path: Path, name: SplitName) -> Split:
 
 
 def _instances(root: Path, folders: Sequence[str], suffix: str, depth: int) -> tuple[Instance, ...]:
+    base = os.fspath(root)
     found = [
-        Instance(path=path, identity=row)
+        instance
         for row, folder in enumerate(folders)
-        for path in _files(root, folder, suffix, depth)
+        for instance in _files(base, folder, suffix, depth, row)
     ]
-    return tuple(sorted(found, key=lambda instance: instance.path))
+    # Paths differ, so nothing after them is compared.
+    return tuple(sorted(found))
 
 
-def _files(root: Path, folder: str, suffix: str, depth: int) -> Iterator[str]:
+def _files(base: str, folder: str, suffix: str, depth: int, identity: int) -> list[Instance]:
+    found: list[Instance] = []
     try:
-        entries = list(os.scandir(root / folder))
+        entries = os.scandir(f"{base}/{folder}")
     except (FileNotFoundError, NotADirectoryError):
-        return
-    for entry in entries:
-        if depth > 1 and entry.is_dir():
-            yield from _files(root, f"{folder}/{entry.name}", suffix, depth - 1)
-        elif depth == 1 and entry.name.endswith(suffix):
-            yield f"{folder}/{entry.name}"
+        return found
+    with entries:
+        for entry in entries:
+            path = f"{folder}/{entry.name}"
+            if depth > 1:
+                if entry.is_dir():
+                    found += _files(base, path, suffix, depth - 1, identity)
+            elif path.endswith(suffix):
+                try:
+                    status = entry.stat()
+                except OSError:  # a link to nothing: decoding will say so
+                    found.append(Instance(path, identity, -1, -1))
+                else:
+                    found.append(Instance(path, identity, status.st_size, status.st_mtime_ns))
+    return found
 
 
 def split_hash(split: Split) -> str:

@@ -6,11 +6,8 @@ a machine map the same pages. A folder appears whole, by a rename, or not at all
 
 import hashlib
 import json
-import os
-import shutil
 import zipfile
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -19,12 +16,11 @@ from filelock import FileLock
 from jaxtyping import Float, Int16, Int64, UInt8
 
 from vfsearch.config import CorpusConfig, home
-from vfsearch.corpus.decoding import decode_face, decode_voice, voice_frames
 from vfsearch.corpus.layout import Identity, Split, SplitName, scan_split, split_hash
+from vfsearch.corpus.store_build import EXCLUDED, FACES, INDEX, VOICES, Excluded, build
 from vfsearch.errors import CorpusError, UnusableSplitError
 
-FORMAT = 2
-Excluded = tuple[str, str]
+FORMAT = 3
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -106,15 +102,14 @@ def open_store(
     """
     split = scan_split(config, name)
     names = split_hash(split)
-    key = _content_key(config, split, names)
-    root = config.store or home() / "store"
-    folder = root / f"{name}-{key[:20]}"
+    folder = store_folder(config, split, names)
+    root = folder.parent
     if not folder.is_dir():
         try:
             root.mkdir(parents=True, exist_ok=True)
             with FileLock(root / f"{folder.name}.lock"):
                 if not folder.is_dir():
-                    _build(config, split, folder, progress or (lambda _done, _all: None))
+                    build(config, split, folder, progress or (lambda _done, _all: None))
         except OSError as error:
             raise CorpusError(
                 f"{root}: the decoded store cannot be written ({error.strerror}); "
@@ -125,90 +120,21 @@ def open_store(
     return store
 
 
-def _content_key(config: CorpusConfig, split: Split, names: str) -> str:
+def store_folder(config: CorpusConfig, split: Split, names: str) -> Path:
+    """Where the decoded split is, or will be: named by the names, sizes and times of its files.
+
+    Args:
+        config: Corpus.
+        split: Its split.
+        names: ``split_hash`` of it.
+    """
     digest = hashlib.sha256(f"{FORMAT} {config.face_size} {names}".encode())
-    for root, instances in (
-        (config.root / config.audio, split.voices),
-        (config.root / config.images, split.faces),
-    ):
-        base = os.fspath(root)
-        stats = [_size_and_time(f"{base}/{instance.path}") for instance in instances]
-        digest.update(np.array(stats, np.int64).tobytes())
-    return digest.hexdigest()
-
-
-def _size_and_time(path: str) -> tuple[int, int]:
-    try:
-        found = os.stat(path)  # noqa: PTH116 - 220,000 of them: a Path for each costs a second
-    except OSError:
-        return -1, -1  # a link to nothing: decoding will say so
-    return found.st_size, found.st_mtime_ns
-
-
-def _build(
-    config: CorpusConfig, split: Split, folder: Path, progress: Callable[[int, int], None]
-) -> None:
-    partial = folder.with_name(f"{folder.name}.partial")
-    shutil.rmtree(partial, ignore_errors=True)  # of a build that was killed; we hold the lock
-    partial.mkdir()
-    audio, images = config.root / config.audio, config.root / config.images
-    total = len(split.voices) + len(split.faces)
-    with ThreadPoolExecutor(os.cpu_count()) as pool:  # both decoders release the interpreter lock
-        frames = list(pool.map(lambda i: voice_frames(audio / i.path), split.voices))
-        lengths = np.array([f if isinstance(f, int) else 0 for f in frames], np.int64)
-        offsets = np.concatenate([[0], np.cumsum(lengths)])
-        samples = _fresh(partial / "voices.i16", np.dtype(np.int16), (int(offsets[-1]),))
-        side = config.face_size
-        faces = _fresh(partial / "faces.u8", np.dtype(np.uint8), (len(split.faces), side, side, 3))
-
-        def voice(row: int) -> str | None:
-            told = frames[row]
-            if isinstance(told, str):
-                return told
-            return decode_voice(
-                audio / split.voices[row].path, samples[offsets[row] : offsets[row + 1]]
-            )
-
-        def face(row: int) -> str | None:
-            return decode_face(images / split.faces[row].path, faces[row])
-
-        reasons: list[list[str | None]] = []
-        done = 0
-        for work, count in ((voice, len(split.voices)), (face, len(split.faces))):
-            reasons.append([])
-            for reason in pool.map(work, range(count)):
-                reasons[-1].append(reason)
-                done += 1
-                if done % 64 == 0 or done == total:
-                    progress(done, total)
-    samples.flush()
-    faces.flush()
-    good = [np.array([reason is None for reason in side_], bool) for side_ in reasons]
-    np.savez(
-        partial / "index.npz",
-        voice_rows=np.flatnonzero(good[0]),
-        face_rows=np.flatnonzero(good[1]),
-        offsets=offsets[:-1],
-        lengths=lengths,
-    )
-    excluded = [
-        (kind, instance.path, reason)
-        for kind, instances, side_ in (
-            ("voice", split.voices, reasons[0]),
-            ("face", split.faces, reasons[1]),
-        )
-        for instance, reason in zip(instances, side_, strict=True)
-        if reason is not None
-    ]
-    (partial / "excluded.json").write_text(json.dumps(excluded), encoding="utf-8")
-    partial.rename(folder)
-
-
-def _fresh(path: Path, dtype: np.dtype, shape: tuple[int, ...]) -> np.memmap:
-    path.touch()
-    if 0 in shape:  # an empty file cannot be mapped
-        return np.zeros(shape, dtype).view(np.memmap)
-    return np.memmap(path, dtype=dtype, mode="w+", shape=shape)
+    for instances in (split.voices, split.faces):
+        stats = np.empty((len(instances), 2), np.int64)
+        stats[:, 0] = [instance.size for instance in instances]
+        stats[:, 1] = [instance.modified for instance in instances]
+        digest.update(stats.tobytes())
+    return (config.store or home() / "store") / f"{split.name}-{digest.hexdigest()[:20]}"
 
 
 def _map(folder: Path, split: Split, config: CorpusConfig, names: str) -> Store:
@@ -218,17 +144,16 @@ def _map(folder: Path, split: Split, config: CorpusConfig, names: str) -> Store:
     try:
         # numpy leaves a damaged archive open unless it is handed an open file.
         with (
-            (folder / "index.npz").open("rb") as file,
+            (folder / INDEX).open("rb") as file,
             np.load(file, allow_pickle=False) as index,
         ):
             voice_rows, face_rows = index["voice_rows"], index["face_rows"]
-            offsets, lengths = index["offsets"][voice_rows], index["lengths"][voice_rows]
-            total = index["lengths"].sum()
-        told = json.loads((folder / "excluded.json").read_text(encoding="utf-8"))
+            offsets, lengths = index["offsets"], index["lengths"]
+        told = json.loads((folder / EXCLUDED).read_text(encoding="utf-8"))
         excluded = tuple((str(roots[kind] / path), str(reason)) for kind, path, reason in told)
-        faces = _mapped(folder / "faces.u8", np.dtype(np.uint8)).reshape(-1, side, side, 3)
-        samples = _mapped(folder / "voices.i16", np.dtype(np.int16))
-        if len(faces) != len(split.faces) or len(samples) != int(total):
+        faces = _mapped(folder / FACES, np.dtype(np.uint8)).reshape(-1, side, side, 3)
+        samples = _mapped(folder / VOICES, np.dtype(np.int16))
+        if len(faces) != len(face_rows) or len(samples) != int(lengths.sum()):
             raise ValueError("a file is cut short")
     except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
         raise CorpusError(
@@ -237,13 +162,11 @@ def _map(folder: Path, split: Split, config: CorpusConfig, names: str) -> Store:
         ) from None
     voices = [split.voices[row] for row in voice_rows]
     photographs = [split.faces[row] for row in face_rows]
-    # Only with files left out are there holes, and only then the faces are copied.
-    whole = len(face_rows) == len(faces)
     return Store(
         name=split.name,
         identities=split.identities,
         split_hash=names,
-        faces=faces if whole else faces[face_rows],
+        faces=faces,
         face_identity=np.array([face.identity for face in photographs], np.int64),
         face_paths=[face.path for face in photographs],
         samples=samples,
