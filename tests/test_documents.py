@@ -12,6 +12,8 @@ import configuration_reference  # noqa: E402
 def test_the_reference_of_settings_is_fresh() -> None:
     text = configuration_reference.TARGET.read_text(encoding="utf-8")
     assert text == configuration_reference.reference(), "run scripts/configuration_reference.py"
+    sweeps = configuration_reference.SWEEPS.read_text(encoding="utf-8")
+    assert sweeps == configuration_reference.sweep_reference(), "and this one"
 
 
 def test_the_lock_names_no_index() -> None:

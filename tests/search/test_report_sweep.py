@@ -88,3 +88,16 @@ def test_every_trial_has_the_interval_of_its_best_epoch(
     assert page.count('class="whisker"') == min(len(complete), 12)
     raced = ReportExtras(intervals={complete[0].number: (0.111, 0.999)})
     assert "0.1110 to 0.9990" in write_report(study, tmp_path / "raced.html", raced).read_text()
+
+
+def test_optuna_dashboard_opens_the_same_study(study: optuna.Study) -> None:
+    from optuna_dashboard import wsgi
+    from werkzeug.test import Client
+
+    client = Client(wsgi(study._storage))
+    (summary,) = client.get("/api/studies").get_json()["study_summaries"]
+    assert summary["study_name"] == "small"
+    detail = client.get(f"/api/studies/{summary['study_id']}?after=0").get_json()
+    assert [trial["number"] for trial in detail["trials"]] == list(range(14))
+    states = {trial["number"]: trial["state"].upper() for trial in detail["trials"]}
+    assert states == {row.number: row.state for row in trials_table(study)}

@@ -122,6 +122,9 @@ def trials(
 
     if not json:
         leaderboard(sweep, top=1_000_000, storage=storage)
+        for row in trials_table(read_sweep(sweep, storage)[1]):
+            if row.reason is not None:
+                console.print(f"t{row.number:03d} {row.state}: {row.reason}", soft_wrap=True)
         return
     import json as json_module
 
@@ -133,20 +136,28 @@ def report(
     sweep: SweepName,
     out: Annotated[Path | None, typer.Option(help="HTML file; default: report-SWEEP.html.")] = None,
     dollars_per_gpu_hour: Annotated[float | None, typer.Option(help="For the cost.")] = None,
+    storage: Annotated[str | None, typer.Option(help="URL of the study's database.")] = None,
 ) -> None:
-    """One self-contained page: leaderboard, history, importance, what pruning saved, costs."""
+    """One self-contained page: leaderboard, history, importance, what pruning saved, costs.
+
+    It is also put among the artifacts of the sweep's run in MLflow.
+    """
     from vfsearch.cli.show import console
     from vfsearch.search.race_record import report_extras
     from vfsearch.search.report import write_report
     from vfsearch.search.study import read_sweep
+    from vfsearch.search.tracks import log_report
 
-    _, study = read_sweep(sweep)
+    config, study = read_sweep(sweep, storage)
     page = write_report(
         study,
         out or Path(f"report-{sweep}.html"),
         report_extras(study, dollars=dollars_per_gpu_hour),
     )
     console.print(f"{page}", soft_wrap=True)
+    trouble = log_report(config, page)
+    if trouble is not None:
+        console.print(f"not in MLflow yet, vfsearch sync sends it: {trouble}", soft_wrap=True)
 
 
 def ui(

@@ -154,6 +154,21 @@ class SweepTracks:
         return own + failed
 
 
+def log_report(config: SweepConfig, page: Path) -> str | None:
+    """Log the report of a sweep that nobody drives now.
+
+    Returns:
+        None if it was sent (or the sweep is not tracked), else why not; ``vfsearch sync`` does it.
+
+    Raises:
+        TrackingError: the local spool cannot be written.
+    """
+    if not config.base.tracking.enabled:
+        return None
+    key = RunKey(sweep=config.name)
+    return add_to_run(config.base.tracking, key, files={"report.html": page})
+
+
 def _value(future: "Future[str]") -> str | None:
     try:
         return future.result(timeout=_PATIENCE)
