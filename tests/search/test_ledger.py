@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Iterator, Mapping
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -144,6 +145,33 @@ def test_slots_and_budget_bound_what_is_given_out(study: SweepStudy) -> None:
     ledger.ended("b", {}, lost=True)
     assert searcher.suggest("d") == "FINISHED"
     assert ledger.stop_reason == "3 of 3 trials"
+
+
+def test_gpu_hours_are_counted_over_drivers_also_of_one_that_was_killed(
+    home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now = [1000.0]
+    monkeypatch.setattr("vfsearch.search.ledger.time.monotonic", lambda: now[0])
+    budget = {"dollars": 6.0, "dollars_per_gpu_hour": 3.0}  # two GPU-hours, one hour of a trial
+    config = sweep(name="priced", budget=budget)
+    with open_study(config, create=True, resume=False) as study:
+        ledger = book(study)
+        assert ledger.next("a") is not None
+        now[0] += 1200
+        assert not ledger.result("a", result(1, 0.5))
+        now[0] += 5  # killed here: what came after the last note is lost, and no more
+        with again(study) as resumed:
+            later = book(resumed)
+            assert later.next("b") == {"number": 0}
+            now[0] += 1200
+            later.ended("b", {}, lost=True)
+            assert resumed.study.trials[0].user_attrs["gpu_seconds"] == 2 * 2400
+            assert later.next("c") == {"number": 1}
+            now[0] += 1199
+            assert later._next() is not None, "running ones count, but not all is spent"
+            now[0] += 1
+            assert later.next("d") is None
+            assert later.stop_reason == "6.00 of 6.00 dollars"
 
 
 def test_running_trials_come_first_after_a_restart(study: SweepStudy) -> None:

@@ -28,10 +28,15 @@ class Watcher(Protocol):
         """A trial has ended."""
 
 
+_NOTED = 10.0
+"""Seconds after which the time of a running trial is noted again: what a kill may lose of it."""
+
+
 @dataclass(kw_only=True)
 class _Live:
     number: int
     since: float
+    noted: float
     stop: str | None = None
     """Why the trial was stopped at its last report."""
     pruned: bool = False
@@ -80,7 +85,8 @@ class Ledger:
         if asked is None:
             return None
         config = self.dispatch(asked)
-        self._live[tune_id] = _Live(number=asked.number, since=time.monotonic())
+        now = time.monotonic()
+        self._live[tune_id] = _Live(number=asked.number, since=now, noted=now)
         self.watcher.started(asked)
         return config
 
@@ -114,6 +120,8 @@ class Ledger:
             self.study.measured_by(live.number, facts[EVALUATION])
         live.stop = self.study.report(live.number, live.epoch, metrics)
         self.watcher.epoch(live.number, live.epoch, metrics)
+        if time.monotonic() - live.noted >= _NOTED:
+            self._note_time(live)
         if live.stop is None:
             verdict = self.study.should_prune(live.number, live.epoch)
             if verdict.prune:
@@ -131,7 +139,7 @@ class Ledger:
         live = self._live.pop(tune_id, None)
         if live is None or self.error is not None:
             return
-        self._note_time(live)
+        self._spent[live.number] = self._note_time(live)
         result = result or {}
         retries = int(result.get("retries", 0))
         self.study.note(live.number, retries=retries, **self.facts(live.number))
@@ -153,10 +161,11 @@ class Ledger:
             self._note_time(live)
         self._live.clear()
 
-    def _note_time(self, live: _Live) -> None:
-        seconds = self._spent.get(live.number, 0.0) + time.monotonic() - live.since
-        self._spent[live.number] = seconds
+    def _note_time(self, live: _Live) -> float:
+        live.noted = time.monotonic()
+        seconds = self._spent.get(live.number, 0.0) + live.noted - live.since
         self.study.note(live.number, seconds=seconds, gpu_seconds=seconds * self.gpus)
+        return seconds
 
     def _tell(self, live: _Live, result: Mapping[str, Any], *, lost: bool) -> Ended:
         if live.stop is not None and live.pruned:
