@@ -3,6 +3,7 @@
 #   chromium                          browser tests of the MLflow view, the report and the gallery
 #   postgresql                        the tracking and study tests against a real PostgreSQL
 #   g++                               compiled training steps (training.compile) on CPUs
+#   caddy docker-compose              the team's deployment without containers; its file is checked
 #   openssh-server rsync iproute2     the cluster tests on network namespaces
 # Idempotent. Without root or apt the tests that need a missing program say so and are skipped.
 set -euo pipefail
@@ -11,6 +12,8 @@ missing=()
 command -v chromium >/dev/null || missing+=(chromium)
 ls /usr/lib/postgresql/*/bin/postgres >/dev/null 2>&1 || missing+=(postgresql)
 command -v g++ >/dev/null || missing+=(g++)
+command -v caddy >/dev/null || missing+=(caddy)
+command -v docker-compose >/dev/null || missing+=(docker-compose)
 command -v sshd >/dev/null || [ -x /usr/sbin/sshd ] || missing+=(openssh-server)
 command -v rsync >/dev/null || missing+=(rsync)
 command -v ip >/dev/null || [ -x /usr/sbin/ip ] || [ -x /sbin/ip ] || missing+=(iproute2)

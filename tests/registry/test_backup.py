@@ -26,7 +26,7 @@ from vfsearch.tracking.restore import restore
 from vfsearch.tracking.snapshot import object_path, read_manifest, snapshots
 from vfsearch.tracking.storage import list_objects
 
-pytestmark = [pytest.mark.slow]
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
 
 
 @pytest.fixture(scope="module")

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from vfsearch.errors import TrackingError
 from vfsearch.tracking.storage import Storage
-from vfsearch.tracking.upload import BLOCK, base64_digest, measure, upload
+from vfsearch.tracking.upload import BLOCK, base64_digest, measure, noted_sha256, upload
 
 if TYPE_CHECKING:
     from mypy_boto3_s3 import S3Client
@@ -163,7 +163,7 @@ class ArtifactStore:
                         file.write(block)
                     file.flush()
                     os.fsync(file.fileno())
-                wanted = sha256 or reply.get("Metadata", {}).get("sha256")
+                wanted = sha256 or noted_sha256(reply)
                 if wanted is not None and digest.hexdigest() != wanted:
                     raise TrackingError(
                         f"s3://{self._bucket}/{full}: has SHA-256 {digest.hexdigest()} where "
@@ -229,7 +229,7 @@ class ArtifactStore:
             uri=f"s3://{self._bucket}/{full}",
             key=full[base:],
             size=reply["ContentLength"],
-            sha256=reply.get("Metadata", {}).get("sha256", ""),
+            sha256=noted_sha256(reply) or "",
         )
 
     @contextmanager

@@ -37,7 +37,7 @@ from vfsearch.tracking.snapshot import (
     write_manifest,
 )
 from vfsearch.tracking.storage import Storage, list_objects, s3_errors
-from vfsearch.tracking.upload import BLOCK, measure
+from vfsearch.tracking.upload import BLOCK, measure, noted_sha256
 
 if TYPE_CHECKING:
     from mypy_boto3_s3 import S3Client
@@ -171,7 +171,7 @@ def _fetch(client: "S3Client", bucket: str, key: str, folder: Path) -> tuple[int
             file.flush()
             os.fsync(file.fileno())
         sha256 = digest.hexdigest()
-        noted = reply.get("Metadata", {}).get("sha256", sha256)
+        noted = noted_sha256(reply) or sha256
         if noted != sha256 or size != reply["ContentLength"]:
             raise TrackingError(
                 f"s3://{bucket}/{key}: has {size} bytes and SHA-256 {sha256} where "

@@ -1,6 +1,7 @@
 """From settings to a checked connection: MLflow server, experiment, artifact root."""
 
 import os
+import ssl
 import urllib.error
 import urllib.request
 from dataclasses import dataclass, replace
@@ -30,6 +31,9 @@ CLIENT_SETTINGS = {
     "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",
     "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
 }
+
+CERTIFICATES = ("MLFLOW_TRACKING_SERVER_CERT_PATH", "AWS_CA_BUNDLE")
+"""Files with the authorities that signed the servers' certificates, if they are no public ones."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -70,6 +74,7 @@ class Connection:
         if self.storage.credentials_file is not None:
             variables["AWS_SHARED_CREDENTIALS_FILE"] = str(self.storage.credentials_file)
             variables["AWS_EC2_METADATA_DISABLED"] = "true"
+        variables |= {name: os.environ[name] for name in CERTIFICATES if name in os.environ}
         if self.storage.region is not None:
             variables["AWS_REGION"] = variables["AWS_DEFAULT_REGION"] = self.storage.region
         return variables
@@ -131,7 +136,9 @@ def _check(uri: str) -> None:
             "MLflow server, not into files or databases"
         )
     try:
-        with urllib.request.urlopen(f"{uri}/health", timeout=CHECK_TIMEOUT):
+        authority = os.environ.get("MLFLOW_TRACKING_SERVER_CERT_PATH")
+        context = ssl.create_default_context(cafile=authority)
+        with urllib.request.urlopen(f"{uri}/health", timeout=CHECK_TIMEOUT, context=context):
             return
     except urllib.error.HTTPError as error:
         reason = f"answers {error.code} {error.reason}"

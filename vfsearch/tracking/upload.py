@@ -2,7 +2,7 @@
 
 import base64
 import hashlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -24,6 +24,15 @@ def measure(path: Path) -> tuple[int, str]:
     with path.open("rb") as file:
         digest = hashlib.file_digest(file, "sha256")
         return file.tell(), digest.hexdigest()
+
+
+def noted_sha256(reply: Mapping[str, Any]) -> str | None:
+    """The SHA-256 that the uploader noted, from the reply to HEAD or GET.
+
+    Names of headers have no case, and proxies do change it: ``x-amz-meta-Sha256`` arrives.
+    """
+    noted = {name.lower(): value for name, value in reply.get("Metadata", {}).items()}
+    return noted.get("sha256")
 
 
 def base64_digest(data: bytes) -> str:
@@ -151,7 +160,7 @@ def _verify(
 ) -> None:
     reply = client.head_object(Bucket=bucket, Key=key, ChecksumMode="ENABLED")
     held: str | None = reply.get("ChecksumSHA256")
-    right = reply["ContentLength"] == size and reply["Metadata"].get("sha256") == sha256
+    right = reply["ContentLength"] == size and noted_sha256(reply) == sha256
     if right and held is None:
         digest = hashlib.sha256()
         for block in client.get_object(Bucket=bucket, Key=key)["Body"].iter_chunks(BLOCK):
