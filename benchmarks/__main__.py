@@ -35,6 +35,7 @@ class Script:
 SCRIPTS = (
     Script("retrieval", "retrieval at the paper's size", 30, ("retrieval-cpu", "retrieval-cuda")),
     Script("evaluation", "lists, metrics, intervals", 60, ("evaluation",)),
+    Script("tracking", "a training step with servers 200 ms away", 240, ("tracking",)),
 )
 
 

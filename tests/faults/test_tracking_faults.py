@@ -63,9 +63,10 @@ def test_every_metric_once_and_every_artifact_through_failing_servers(
     connection: Connection, through: Connection, proxies: tuple[Proxy, Proxy], tmp_path: Path
 ) -> None:
     for proxy in proxies:
-        # One of two requests fails, in four ways; a period of 9 so that a retry meets another.
+        # One of two requests fails, in six ways; an odd period so that a retry meets another.
         cycle = [Fate.PASS, Fate.ERROR_500, Fate.PASS, Fate.DROP, Fate.PASS, Fate.LOSE_REPLY,
-                 Fate.PASS, Fate.ERROR_503, Fate.PASS]  # fmt: skip
+                 Fate.PASS, Fate.ERROR_503, Fate.PASS, Fate.ERROR_507, Fate.PASS,
+                 Fate.SLOW_DOWN, Fate.PASS]  # fmt: skip
         proxy.fate = lambda method, path, number, cycle=cycle: cycle[number % len(cycle)]
     files = {
         "checkpoints/last/model.safetensors": os.urandom(20 * 2**20),

@@ -24,9 +24,13 @@ class Fate(Enum):
     PASS = "passes"
     ERROR_500 = "is answered 500, not forwarded"
     ERROR_503 = "is answered 503, not forwarded"
+    ERROR_507 = "is answered 507, not forwarded"
     SLOW_DOWN = "is answered as S3 does when it throttles, not forwarded"
     DROP = "connection closed, not forwarded"
     LOSE_REPLY = "forwarded, connection closed before the reply"
+
+
+ERRORS = {Fate.ERROR_500: 500, Fate.ERROR_503: 503, Fate.ERROR_507: 507}
 
 
 class Proxy:
@@ -52,8 +56,8 @@ class Proxy:
                 time.sleep(outer.delay)
                 if fate is Fate.DROP:
                     self.close_connection = True
-                elif fate in (Fate.ERROR_500, Fate.ERROR_503):
-                    self._reply(500 if fate is Fate.ERROR_500 else 503, {}, b"on purpose")
+                elif fate in ERRORS:
+                    self._reply(ERRORS[fate], {}, b"on purpose")
                 elif fate is Fate.SLOW_DOWN:
                     self._reply(503, {"Content-Type": "application/xml"}, THROTTLED)
                 else:

@@ -1,20 +1,14 @@
 """Eight processes that log at once lose nothing, with SQLite and with PostgreSQL behind MLflow."""
 
 import dataclasses
-import os
 import pickle
-import signal
-import socket
 import subprocess
 import sys
 from collections import Counter
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
-import requests
-from tenacity import retry, retry_if_exception_type, stop_after_delay, wait_fixed
+from support.mlflow_server import mlflow_on
 
 from vfsearch.config import TrackingConfig
 from vfsearch.tracking.connection import Connection, connect
@@ -23,59 +17,40 @@ pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
 
 PROCESSES, EPOCHS, METRICS = 8, 25, 20
 
-WRITER = """
-import pickle, sys
+WRITERS = """
+import multiprocessing, pickle, sys
 from pathlib import Path
+from mlflow import MlflowClient  # once, before the processes part
 from vfsearch.tracking.runs import RunKey
 from vfsearch.tracking.trial_log import DatasetInfo, TrialLog
-connection = pickle.loads(bytes.fromhex(sys.stdin.readline()))
-number, folder = int(sys.argv[1]), Path(sys.argv[2])
-print("ready", flush=True)
-sys.stdin.readline()
-log = TrialLog.open(connection, RunKey(sweep="crowd", trial=number), folder / "spool")
-log.params({"loss.margin": number})
-log.datasets([DatasetInfo(name="corpus/val", digest="d" * 32, context="validation", source="x")])
-for step in range(EPOCHS):
-    log.metrics({f"val/m{k}": number + step * k for k in range(METRICS)}, step)
-(folder / f"{number}.bin").write_bytes(bytes([number]) * 100_000)
-log.artifact(folder / f"{number}.bin", "model.bin")
-assert log.close("FINISHED", timeout=300)
-""".replace("EPOCHS", str(EPOCHS)).replace("METRICS", str(METRICS))
+
+connection, folder = pickle.loads(bytes.fromhex(sys.stdin.readline())), Path(sys.argv[1])
+context = multiprocessing.get_context("fork")
+together = context.Barrier(PROCESSES)
 
 
-@contextmanager
-def mlflow_on(database: str, connection: Connection, folder: Path) -> Iterator[str]:
-    """Another MLflow server, over this database."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    environment = os.environ | connection.environment()
-    environment |= {"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}
-    with (folder / "mlflow.log").open("w") as log:
-        server = subprocess.Popen(
-            [sys.executable, "-m", "mlflow", "server", "--backend-store-uri", database,
-             "--default-artifact-root", f"{connection.artifacts}/other",
-             "--host", "127.0.0.1", "--port", str(port), "--workers", "1"],
-            env=environment, stdout=log, stderr=log, start_new_session=True,
-        )  # fmt: skip
-    url = f"http://127.0.0.1:{port}"
+def write(number):
+    together.wait()
+    log = TrialLog.open(connection, RunKey(sweep="crowd", trial=number), folder / "spool")
+    log.params({"loss.margin": number})
+    data = DatasetInfo(name="corpus/val", digest="d" * 32, context="validation", source="x")
+    log.datasets([data])
+    for step in range(EPOCHS):
+        log.metrics({f"val/m{k}": number + step * k for k in range(METRICS)}, step)
+    (folder / f"{number}.bin").write_bytes(bytes([number]) * 100_000)
+    log.artifact(folder / f"{number}.bin", "model.bin")
+    sys.exit(0 if log.close("FINISHED", timeout=300) else 1)
 
-    @retry(
-        retry=retry_if_exception_type(requests.ConnectionError),
-        stop=stop_after_delay(240),
-        wait=wait_fixed(0.3),
-        reraise=True,
-    )
-    def wait() -> None:
-        assert server.poll() is None, (folder / "mlflow.log").read_text()[-3000:]
-        requests.get(f"{url}/health", timeout=20).raise_for_status()
 
-    try:
-        wait()
-        yield url
-    finally:
-        os.killpg(server.pid, signal.SIGKILL)
-        server.wait()
+writers = [context.Process(target=write, args=(number,)) for number in range(PROCESSES)]
+for writer in writers:
+    writer.start()
+for writer in writers:
+    writer.join()
+sys.exit(max(writer.exitcode for writer in writers))
+"""
+for name, value in (("PROCESSES", PROCESSES), ("EPOCHS", EPOCHS), ("METRICS", METRICS)):
+    WRITERS = WRITERS.replace(name, str(value))
 
 
 @pytest.mark.parametrize("database", ["sqlite", "postgresql"])
@@ -95,32 +70,17 @@ def test_eight_processes_at_once_lose_nothing(
 
 
 def _crowd(connection: Connection, folder: Path) -> None:
-    text = pickle.dumps(connection).hex() + "\n"
-    writers = [
-        subprocess.Popen(
-            [sys.executable, "-c", WRITER, str(number), str(folder)],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            text=True,
-        )
-        for number in range(PROCESSES)
-    ]
-    for writer in writers:
-        assert writer.stdin is not None
-        assert writer.stdout is not None
-        writer.stdin.write(text)
-        writer.stdin.flush()
-        assert writer.stdout.readline() == "ready\n"
-    for writer in writers:
-        assert writer.stdin is not None
-        writer.stdin.write("go\n")
-        writer.stdin.flush()
-    for writer in writers:
-        writer.communicate()
-        assert writer.returncode == 0
+    done = subprocess.run(
+        [sys.executable, "-c", WRITERS, str(folder)],
+        input=pickle.dumps(connection).hex() + "\n",
+        text=True,
+    )
+    assert done.returncode == 0
     client = connection.client()
     runs = client.search_runs([connection.experiment_id], "tags.`vfsearch.kind` = 'trial'")
-    assert sorted(run.data.params["loss.margin"] for run in runs) == [str(n) for n in range(8)]
+    assert sorted(run.data.params["loss.margin"] for run in runs) == [
+        str(n) for n in range(PROCESSES)
+    ]
     for run in runs:
         number = int(run.data.params["loss.margin"])
         assert run.info.status == "FINISHED"

@@ -119,6 +119,7 @@ def from_mlflow(connection: Connection, sweep: str) -> list[PastTrial]:
                 params=params,
                 values=trial.best,
                 settings=flat(resolve(config, params, seed=0)),
+                evaluation=trial.evaluation,
             )
         )
     return found

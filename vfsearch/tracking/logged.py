@@ -22,6 +22,8 @@ class LoggedTrial:
     """As text, as MLflow keeps them."""
     best: dict[str, float]
     """Metrics of its best epoch."""
+    evaluation: str | None
+    """Identity of the evaluation that measured them (``vfsearch.evaluation``)."""
 
 
 def logged_definition(connection: Connection, sweep: str) -> dict[str, Any]:
@@ -68,7 +70,14 @@ def logged_trials(connection: Connection, sweep: str) -> list[LoggedTrial]:
                 if name.startswith("best/")
             }
             number = int(run.data.tags["vfsearch.trial"])
-            found.append(LoggedTrial(number=number, params=dict(run.data.params), best=best))
+            found.append(
+                LoggedTrial(
+                    number=number,
+                    params=dict(run.data.params),
+                    best=best,
+                    evaluation=run.data.tags.get("vfsearch.evaluation"),
+                )
+            )
         page = runs.token
         if not page:
             return sorted(found, key=lambda trial: trial.number)
