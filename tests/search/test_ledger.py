@@ -94,6 +94,23 @@ def test_a_completed_trial_is_told_with_its_time_and_run(study: SweepStudy) -> N
     assert notes(ledger).lines == [("started", 0), ("epoch 1", 0), ("epoch 2", 0)]
 
 
+def test_restarts_are_counted_over_drivers_and_in_stopped_trials(study: SweepStudy) -> None:
+    ledger = book(study)
+    complete(ledger, "a", 0.7)
+    assert ledger.next("b") is not None
+    assert ledger.result("b", result(1, 0.6) | {"retries": 1})
+    ledger.ended("b", result(1, 0.6), lost=False)  # Tune's last result of a stopped trial
+    assert study.study.trials[1].user_attrs["retries"] == 1
+    assert ledger.next("c") is not None
+    assert not ledger.result("c", result(1, 0.9) | {"retries": 2})
+    with again(study) as resumed:  # killed
+        later = book(resumed)
+        assert later.next("x") == {"number": 2}
+        later.ended("x", COMPLETED, lost=False)
+        trial = resumed.study.trials[2]
+        assert (trial.user_attrs["retries"], trial.user_attrs["resumed"]) == (3, 1)
+
+
 def test_a_stopped_trial_is_told_as_pruned(study: SweepStudy) -> None:
     ledger = book(study)
     complete(ledger, "a", 0.7)

@@ -48,6 +48,7 @@ def row(number: int, **changes: object) -> TrialRow:
         "started": START,
         "ended": START + timedelta(seconds=100),
         "retries": 0,
+        "resumed": 0,
         "reason": None,
         "mlflow_run_id": None,
     }
@@ -107,7 +108,8 @@ def test_front_against_the_definition(points: list[tuple[int, int]], ways: tuple
     assert pareto_front(rows, objectives) == naive
 
 
-def test_hours_add_up_and_are_told_apart() -> None:
+@pytest.mark.parametrize("restarted", ["retries", "resumed"])
+def test_hours_add_up_and_are_told_apart(restarted: str) -> None:
     later = START + timedelta(seconds=100)
     rows = [
         row(0),
@@ -115,7 +117,13 @@ def test_hours_add_up_and_are_told_apart() -> None:
         # Failed: all of it is lost.
         row(2, state="FAIL", started=later, ended=later + timedelta(seconds=50), seconds=50.0),
         # Restarted: 70 s of overhead where 20 s are usual.
-        row(3, retries=1, started=later, ended=later + timedelta(seconds=150), seconds=150.0),
+        row(
+            3,
+            **{restarted: 1},
+            started=later,
+            ended=later + timedelta(seconds=150),
+            seconds=150.0,
+        ),
         row(4, state="RUNNING", ended=None),
     ]
     hours = hours_of(rows)

@@ -52,11 +52,18 @@ class TrialRow:
     ended: datetime | None
     retries: int
     """Restarts after a lost worker or node."""
+    resumed: int
+    """How often a later driver went on with it."""
     reason: str | None
     """Why it was stopped or failed."""
     mlflow_run_id: str | None
     interval: tuple[float, float] | None = None
     """95 % of the first objective at its best epoch, over identities; None: not logged."""
+
+    @property
+    def restarts(self) -> int:
+        """How often its workers began again."""
+        return self.retries + self.resumed
 
     def document(self) -> dict[str, Any]:
         """Plain values for JSON."""
@@ -70,6 +77,7 @@ class TrialRow:
             "seconds": None if self.seconds is None else round(self.seconds, 3),
             "interval": None if self.interval is None else list(self.interval),
             "retries": self.retries,
+            "resumed": self.resumed,
             "reason": self.reason,
             "started": None if self.started is None else self.started.isoformat(),
             "ended": None if self.ended is None else self.ended.isoformat(),
@@ -180,6 +188,7 @@ def _row(
         started=trial.datetime_start,
         ended=trial.datetime_complete,
         retries=int(notes.get("retries") or 0),
+        resumed=int(notes.get("resumed") or 0),
         reason=notes.get(REASON),
         mlflow_run_id=notes.get("mlflow_run_id"),
         interval=_interval(curves, first) if selects else None,

@@ -54,7 +54,7 @@ def chart_data(
                 "start": None if row.started is None else row.started.timestamp() - zero,
                 "end": None if row.ended is None else row.ended.timestamp() - zero,
                 "seconds": row.seconds,
-                "retries": row.retries,
+                "retries": row.restarts,
                 "reason": row.reason,
             }
             for row in rows

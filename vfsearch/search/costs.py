@@ -58,7 +58,7 @@ def hours_of(rows: Sequence[TrialRow]) -> Hours:
     lost. Time in which no trial ran at all (between two drivers) is nobody's.
     """
     held = [row for row in rows if row.seconds is not None and row.state != "RUNNING"]
-    clean = [_overhead(row) for row in held if row.state != "FAIL" and row.retries == 0]
+    clean = [_overhead(row) for row in held if row.state != "FAIL" and row.restarts == 0]
     usual = median(clean) if clean else 0.0
     training = data = evaluation = start_up = lost = 0.0
     for row in held:
@@ -66,7 +66,7 @@ def hours_of(rows: Sequence[TrialRow]) -> Hours:
             lost += row.seconds or 0.0
             continue
         overhead = _overhead(row)
-        kept = overhead if row.retries == 0 else min(overhead, usual)
+        kept = overhead if row.restarts == 0 else min(overhead, usual)
         start_up += kept
         lost += overhead - kept
         training += _training(row)

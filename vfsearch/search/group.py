@@ -53,6 +53,11 @@ class WorkerGroup:
         self._thread: threading.Thread | None = None
         self._start()
 
+    @property
+    def retries(self) -> int:
+        """How often the workers were lost in the present order."""
+        return self._retries
+
     def assign(self, order: Order, *, max_retries: int) -> None:
         """Give the next order; the previous one must have ended.
 

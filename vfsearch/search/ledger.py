@@ -37,6 +37,8 @@ class _Live:
     number: int
     since: float
     noted: float
+    retries: int = 0
+    """Restarts under this driver."""
     stop: str | None = None
     """Why the trial was stopped at its last report."""
     pruned: bool = False
@@ -63,11 +65,14 @@ class Ledger:
     _waiting: list[Asked] = field(default_factory=list)
     _spent: dict[int, float] = field(default_factory=dict)
     """Seconds per trial of this sweep, over all its drivers."""
+    _retried: dict[int, int] = field(default_factory=dict)
+    """Restarts per trial under earlier drivers."""
 
     def __post_init__(self) -> None:
         self._waiting = self.study.running()
         for trial in self.study.study.get_trials(deepcopy=False):
             self._spent[trial.number] = float(trial.user_attrs.get("seconds", 0.0))
+            self._retried[trial.number] = int(trial.user_attrs.get("retries", 0))
 
     @property
     def over(self) -> bool:
@@ -93,6 +98,7 @@ class Ledger:
     def _next(self) -> Asked | None:
         while self._waiting:
             asked = self._waiting.pop(0)
+            self._count_resumption(asked.number)
             if asked.epoch == 0:
                 return asked
             verdict = self.study.should_prune(asked.number, asked.epoch)
@@ -110,6 +116,10 @@ class Ledger:
             self.stop_reason = "every point of the grid was asked"
         return asked_now
 
+    def _count_resumption(self, number: int) -> None:
+        trial = next(t for t in self.study.study.get_trials(deepcopy=False) if t.number == number)
+        self.study.note(number, resumed=int(trial.user_attrs.get("resumed", 0)) + 1)
+
     def result(self, tune_id: str, result: Mapping[str, Any]) -> bool:
         """Book an epoch; True: stop the trial here."""
         live = self._live[tune_id]
@@ -120,7 +130,9 @@ class Ledger:
             self.study.measured_by(live.number, facts[EVALUATION])
         live.stop = self.study.report(live.number, live.epoch, metrics)
         self.watcher.epoch(live.number, live.epoch, metrics)
-        if time.monotonic() - live.noted >= _NOTED:
+        retries = int(result.get("retries", 0))
+        if retries > live.retries or time.monotonic() - live.noted >= _NOTED:
+            live.retries = retries
             self._note_time(live)
         if live.stop is None:
             verdict = self.study.should_prune(live.number, live.epoch)
@@ -139,10 +151,10 @@ class Ledger:
         live = self._live.pop(tune_id, None)
         if live is None or self.error is not None:
             return
-        self._spent[live.number] = self._note_time(live)
         result = result or {}
-        retries = int(result.get("retries", 0))
-        self.study.note(live.number, retries=retries, **self.facts(live.number))
+        live.retries = max(live.retries, int(result.get("retries", 0)))
+        self._spent[live.number] = self._note_time(live)
+        self.study.note(live.number, **self.facts(live.number))
         self.watcher.ended(self._tell(live, result, lost=lost))
 
     def interrupt(self) -> None:
@@ -164,7 +176,10 @@ class Ledger:
     def _note_time(self, live: _Live) -> float:
         live.noted = time.monotonic()
         seconds = self._spent.get(live.number, 0.0) + live.noted - live.since
-        self.study.note(live.number, seconds=seconds, gpu_seconds=seconds * self.gpus)
+        retries = self._retried.get(live.number, 0) + live.retries
+        self.study.note(
+            live.number, seconds=seconds, gpu_seconds=seconds * self.gpus, retries=retries
+        )
         return seconds
 
     def _tell(self, live: _Live, result: Mapping[str, Any], *, lost: bool) -> Ended:

@@ -87,7 +87,7 @@ def write_report(study: optuna.Study, out: Path, extras: ReportExtras | None = N
         hours=hours,
         costs=cost_table(hours, price),
         replays=replay_table(rows, objectives[0], replays, saving, price),
-        retries=sum(row.retries for row in rows),
+        retries=sum(row.restarts for row in rows),
         data=chart_data(rows, objectives, distributions),
     )
     return page.write(out, text)

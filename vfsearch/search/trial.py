@@ -39,6 +39,7 @@ class SweepTrial(Trainable):
                 "epoch": event.epoch,
                 "metrics": json.dumps(event.metrics),
                 "facts": json.dumps(event.facts),
+                "retries": self._group.retries,
             }
         return self._final(event)
 
