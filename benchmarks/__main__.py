@@ -36,6 +36,8 @@ SCRIPTS = (
     Script("retrieval", "retrieval at the paper's size", 30, ("retrieval-cpu", "retrieval-cuda")),
     Script("evaluation", "lists, metrics, intervals", 60, ("evaluation",)),
     Script("tracking", "a training step with servers 200 ms away", 240, ("tracking",)),
+    Script("data", "decoding, the store, batches, shared memory", 120, ("data",)),
+    Script("start", "the command line before it works", 30, ("start",)),
 )
 
 
