@@ -26,4 +26,5 @@ fi
 echo "system-packages: installing ${missing[*]}"
 export DEBIAN_FRONTEND=noninteractive
 apt-get update -qq
-apt-get install -y -qq --no-install-recommends "${missing[@]}" >/dev/null
+# RUNLEVEL: servers that come with them (PostgreSQL, Caddy) are installed, not started.
+RUNLEVEL=1 apt-get install -y -qq --no-install-recommends "${missing[@]}" >/dev/null

@@ -3,14 +3,14 @@
 import json
 import re
 import socket
-import sys
 from pathlib import Path
 
 import pytest
 import yaml
+from support.command_line import complains, run
 from support.small_corpus import small_corpus
 
-from vfsearch.cli import app, main
+from vfsearch.cli import app
 
 SPACES = Path(__file__).parents[2] / "search_spaces"
 COMMANDS = [
@@ -19,27 +19,6 @@ COMMANDS = [
     "queries generate", "queries check", "space check", "stack up", "stack down", "stack status",
     "stack init", "stack backup", "stack restore",
 ]  # fmt: skip
-
-
-def run(capsys: pytest.CaptureFixture[str], *arguments: object) -> tuple[int, str, str]:
-    """Exit code, standard output and standard error of a command."""
-    sys.argv = ["vfsearch", *map(str, arguments)]
-    code = 0
-    try:
-        main()
-    except SystemExit as end:
-        code = int(end.code or 0)
-    out, err = capsys.readouterr()
-    return code, out, err
-
-
-def complains(result: tuple[int, str, str], code: int, *words: str) -> None:
-    """One message on standard error, this exit code, no traceback."""
-    assert result[0] == code, result
-    assert "Traceback" not in result[2]
-    assert result[2].count("vfsearch: error:") == 1
-    for word in words:
-        assert word in result[2], result[2]
 
 
 @pytest.mark.parametrize("command", COMMANDS)
@@ -154,17 +133,6 @@ def test_an_unwritable_output_is_one_message(
     assert result[0] in (1, 3)
     assert str(out) in result[2]
     assert "Traceback" not in result[2]
-
-
-def test_a_poisoned_checkpoint_is_refused(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    folder = tmp_path / "checkpoint"
-    folder.mkdir()
-    (folder / "state.json").write_bytes(b"\x80\x04cos\nsystem\n")
-    (folder / "model.safetensors").write_bytes(b"\x80\x04cos\nsystem\n")
-    (folder / "training.safetensors").write_bytes(b"")
-    complains(run(capsys, "evaluate", folder, "--corpus", tmp_path), 4, "state.json")
 
 
 def test_evaluating_stored_embeddings_writes_the_document(
