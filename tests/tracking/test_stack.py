@@ -2,18 +2,23 @@ import json
 import os
 import re
 import signal
+import sqlite3
 import stat
 import subprocess
 import sys
+import threading
 import urllib.error
 import urllib.request
+from collections.abc import Callable
+from contextlib import closing
 from pathlib import Path
 
 import psutil
 import pytest
 
-from vfsearch.errors import StackError
+from vfsearch.errors import StackError, TrackingError
 from vfsearch.tracking import processes, stack
+from vfsearch.tracking.connection import Connection
 from vfsearch.tracking.services import Credentials
 from vfsearch.tracking.stack import StackInfo
 
@@ -81,6 +86,68 @@ def test_a_dead_half_is_started_again_and_the_other_is_left_alone(
     assert [s.running for s in broken.services] == [False, True]
     assert stack.up(stack_home) == running_stack
     assert stack.status(stack_home).services[1].pid == mlflow.pid
+
+
+@pytest.mark.slow
+@pytest.mark.fault
+def test_both_killed_while_written_to_nothing_that_was_acknowledged_is_lost(
+    stack_home: Path, connection: Connection
+) -> None:
+    from mlflow.exceptions import MlflowException
+
+    before = stack.status(stack_home)
+    client = connection.client()
+    run = client.create_run(connection.experiment_id).info.run_id
+    logged: list[int] = []
+    stored: list[int] = []
+    enough = threading.Barrier(3)
+
+    def write(acknowledged: list[int], send: Callable[[int], object]) -> None:
+        for number in range(10**6):
+            try:
+                send(number)
+            except (TrackingError, MlflowException):
+                return  # its server is dead
+            acknowledged.append(number)
+            if number == 15:
+                enough.wait(120)
+
+    store = connection.store()
+    writers = [
+        threading.Thread(target=write, args=arguments)
+        for arguments in (
+            (logged, lambda n: client.log_metric(run, "number", n, timestamp=n, step=n)),
+            (stored, lambda n: store.put(str(n).encode(), f"numbers/{n}")),
+        )
+    ]
+    for writer in writers:
+        writer.start()
+    enough.wait(120)
+    # As in a power cut: both at once, and the pids that were written down are stale afterwards.
+    for service in before.services:
+        assert service.pid is not None
+        os.kill(service.pid, signal.SIGKILL)
+    for writer in writers:
+        writer.join(60)
+        assert not writer.is_alive()
+    assert not any(service.running for service in stack.status(stack_home).services)
+
+    assert stack.up(stack_home) == before.info
+    kept = {metric.step for metric in client.get_metric_history(run, "number")}
+    assert kept >= set(logged)
+    assert len(logged) > 15
+    for number in stored:
+        assert store.get(f"numbers/{number}") == str(number).encode()
+
+    # Stopped in order, everything is in the folder still.
+    objects = sum(path.stat().st_size for path in (stack_home / "stack/s3").rglob("*.dat"))
+    seen = stack.down(stack_home)
+    assert [service.running for service in seen.services] == [True, True]
+    with closing(sqlite3.connect(stack.database_path(stack_home))) as database:
+        rows = database.execute("SELECT step FROM metrics WHERE run_uuid = ?", (run,)).fetchall()
+    assert {step for (step,) in rows} == kept
+    after = sum(path.stat().st_size for path in (stack_home / "stack/s3").rglob("*.dat"))
+    assert after >= objects > 0
 
 
 @pytest.mark.slow
