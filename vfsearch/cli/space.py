@@ -23,10 +23,21 @@ def check(
     from vfsearch.search.loading import load_sweep
     from vfsearch.search.space import SearchSpace
 
-    described = SearchSpace(load_sweep(file, set_ or [])).describe()
+    config = load_sweep(file, set_ or [])
+    described = SearchSpace(config).describe()
     columns = list(dict.fromkeys(key for row in described.rows for key in row))
     rows = [[row.get(column, "") for column in columns] for row in described.rows]
     console.print(table(f"{described.name} ({file})", columns, rows))
+    for objective in config.objectives:
+        console.print(f"{objective.direction} {objective.metric}")
+    for constraint in config.constraints:
+        console.print(f"subject to {constraint}", soft_wrap=True)
+    budget = config.budget.model_dump(exclude_defaults=True)
+    limits = ", ".join(f"{key} {value}" for key, value in budget.items())
+    console.print(
+        f"{config.sampler.name} proposes, pruner {config.pruner.name}, budget: {limits}",
+        soft_wrap=True,
+    )
     size = "a continuum" if described.size is None else f"{described.size:,} points"
     console.print(f"{described.dimensions} parameters, {size}; samples:")
     for point in described.samples:
