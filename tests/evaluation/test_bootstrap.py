@@ -106,6 +106,23 @@ def test_weighted_auc_equals_that_of_repeated_pairs():
         assert eer == pytest.approx(naive.eer(many, labels), abs=1e-9)
 
 
+def test_any_number_of_replicates_gives_each_its_own_result():
+    """Replicates are computed side by side: the others, and the number of them, change nothing."""
+    random = np.random.default_rng(6)
+    probe, candidate = random.integers(0, 9, 200), random.integers(0, 9, 200)
+    positive = probe == candidate
+    scores = np.round(random.normal(size=200) + positive, 1)
+    pairs = SortedPairs.of(scores, positive)
+    weights = random.integers(0, 3, size=(21, 9)).astype(float)
+    weights[4] = 0.0
+    whole = weighted_auc_eer(pairs, probe, candidate, weights)
+    assert np.isnan(whole[4]).all()
+    for row in range(21):
+        alone = weighted_auc_eer(pairs, probe, candidate, weights[row : row + 1])
+        np.testing.assert_array_equal(alone[0], whole[row])
+    assert weighted_auc_eer(pairs, probe, candidate, weights[4:5]).shape == (1, 2)
+
+
 def test_median_and_means_of_repeated_probes():
     random = np.random.default_rng(4)
     probe = random.integers(0, 5, 40)

@@ -15,6 +15,8 @@ from jaxtyping import Bool, Float, Float64, Int64
 from vfsearch.evaluation.compiled import compiled, over_rows
 
 METRICS = ("auc", "eer")
+LANES = 8
+"""Weightings computed side by side: eight float64 are one vector register."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -91,13 +93,33 @@ def weighted_auc_eer(
         candidate: identity of the candidate.
         weights: how often each identity was drawn.
     """
-    out = np.empty((len(weights), 2))
+    out = np.full((len(weights), 2), np.nan)
     left, right = probe[pairs.order], candidate[pairs.order]
+    # Sums of whole numbers, exact in any order; classes that were not drawn stay NaN.
+    size = weights.shape[1]
+    own = np.bincount(left[pairs.positive], minlength=size)
+    both = np.zeros((size, size))
+    np.add.at(both, (left[~pairs.positive], right[~pairs.positive]), 1.0)
+    totals = np.stack([weights @ own, ((weights @ both) * weights).sum(axis=1)], axis=1)
+    usable = np.flatnonzero((totals > 0).all(axis=1))
+    found = np.empty((len(usable), 2))
+    # Replicates side by side, LANES at a time: one step through the pairs serves them all.
+    lanes = np.ones((-(-len(usable) // LANES), size, LANES))
+    sums = np.ones((len(lanes), 2, LANES))
+    for lane in range(LANES):
+        share = usable[lane::LANES]
+        lanes[: len(share), :, lane] = weights[share]
+        sums[: len(share), :, lane] = totals[share]
 
     def work(start: int, stop: int) -> None:
-        _replicates(left, right, pairs.positive, pairs.last, weights[start:stop], out[start:stop])
+        for group in range(start, stop):
+            block = np.empty((LANES, 2))
+            _group(left, right, pairs.positive, pairs.last, lanes[group], sums[group], block)
+            kept = found[group * LANES : (group + 1) * LANES]
+            kept[:] = block[: len(kept)]
 
-    over_rows(len(weights), work)
+    over_rows(len(lanes), work)
+    out[usable] = found
     return out
 
 
@@ -144,18 +166,56 @@ def _sweep(
 
 
 @compiled
-def _replicates(
+def _group(
     probe: Int64[np.ndarray, " pairs"],
     candidate: Int64[np.ndarray, " pairs"],
     positive: Bool[np.ndarray, " pairs"],
     last: Bool[np.ndarray, " pairs"],
-    weights: Float64[np.ndarray, "replicates identities"],
-    out: Float64[np.ndarray, "replicates two"],
+    weights: Float64[np.ndarray, "identities lanes"],
+    totals: Float64[np.ndarray, "two lanes"],
+    out: Float64[np.ndarray, "lanes two"],
 ) -> None:
-    product = np.empty(len(probe), np.float64)
-    for replicate in range(len(weights)):
-        drawn = weights[replicate]
-        for index in range(len(probe)):
-            weight = drawn[probe[index]]
-            product[index] = weight if positive[index] else weight * drawn[candidate[index]]
-        _sweep(product, positive, last, out[replicate])
+    """``_sweep`` for several weightings at once; ``totals``: of positives and of negatives."""
+    area, eer = np.zeros(LANES), np.full(LANES, -1.0)
+    accepted_true, accepted_false = np.zeros(LANES), np.zeros(LANES)
+    new_true, new_false = np.zeros(LANES), np.zeros(LANES)
+    per_true, per_false = 1.0 / totals[0], 1.0 / totals[1]
+    open_lanes = LANES
+    for index in range(len(probe)):
+        own = weights[probe[index]]
+        if positive[index]:
+            for lane in range(LANES):
+                new_true[lane] += own[lane]
+        else:
+            other = weights[candidate[index]]
+            for lane in range(LANES):
+                new_false[lane] += own[lane] * other[lane]
+        if not last[index]:
+            continue
+        if open_lanes > 0:
+            furthest = -1.0
+            for lane in range(LANES):
+                ahead = (accepted_false[lane] + new_false[lane]) * per_false[lane]
+                ahead += (accepted_true[lane] + new_true[lane]) * per_true[lane]
+                furthest = max(furthest, ahead if eer[lane] < 0.0 else -1.0)
+            # With room for rounding; the lanes themselves are then looked at exactly.
+            if furthest >= 1.0 - 1e-9:
+                for lane in range(LANES):
+                    before = accepted_false[lane] / totals[1, lane]
+                    before += accepted_true[lane] / totals[0, lane] - 1.0
+                    step = new_false[lane] / totals[1, lane] + new_true[lane] / totals[0, lane]
+                    if eer[lane] < 0.0 and before + step >= 0.0 and step > 0.0:
+                        part = min(max(-before / step, 0.0), 1.0)
+                        crossing = accepted_false[lane] + part * new_false[lane]
+                        eer[lane] = crossing / totals[1, lane]
+                        open_lanes -= 1
+        for lane in range(LANES):
+            area[lane] += new_false[lane] * (accepted_true[lane] + 0.5 * new_true[lane])
+            accepted_true[lane] += new_true[lane]
+            accepted_false[lane] += new_false[lane]
+            new_true[lane] = 0.0
+            new_false[lane] = 0.0
+    for lane in range(LANES):
+        out[lane, 0] = area[lane] / (totals[0, lane] * totals[1, lane])
+        # Rounding may leave the last point a hair below 1.
+        out[lane, 1] = eer[lane] if eer[lane] >= 0.0 else 1.0
