@@ -61,6 +61,22 @@ class Batch:
     """Row of the identity in the split."""
 
 
+@dataclass(frozen=True, kw_only=True)
+class Drawn:
+    """What one rank's share of a global batch is made of."""
+
+    labels: Int64[np.ndarray, " batch"]
+    """Row of each identity in the split."""
+    faces: Int64[np.ndarray, " batch"]
+    """Rows of the faces."""
+    voices: Int64[np.ndarray, " batch"]
+    """Rows of the voices."""
+    where: Float[np.ndarray, " batch"]
+    """Where in its voice each window lies, in [0, 1)."""
+    samples: int
+    """Length of the windows."""
+
+
 class BatchStream:
     """Endless batches for one rank.
 
@@ -122,6 +138,17 @@ class BatchStream:
         return self
 
     def __next__(self) -> Batch:
+        drawn = self.draw()
+        return Batch(
+            faces=torch.from_numpy(self._store.read_faces(drawn.faces)),
+            voices=torch.from_numpy(
+                self._store.draw_voices(drawn.voices, drawn.where, drawn.samples)
+            ),
+            labels=torch.from_numpy(drawn.labels),
+        )
+
+    def draw(self) -> Drawn:
+        """Draw the next batch without reading it."""
         step, self._step = self._step, self._step + 1
         number, place = divmod(step, self.steps_per_pass)
         order = self._permutation(number)
@@ -130,12 +157,12 @@ class BatchStream:
         length = int(random.integers(self._lengths[0], self._lengths[1] + 1)) * self._step_samples
         draws = random.random((3, self._batch))
         mine, share = identities[self._rows], draws[:, self._rows]
-        faces = self._store.read_faces(self._faces.pick(mine, share[0]))
-        voices = self._store.draw_voices(self._voices.pick(mine, share[1]), share[2], length)
-        return Batch(
-            faces=torch.from_numpy(faces),
-            voices=torch.from_numpy(voices),
-            labels=torch.from_numpy(mine),
+        return Drawn(
+            labels=mine,
+            faces=self._faces.pick(mine, share[0]),
+            voices=self._voices.pick(mine, share[1]),
+            where=share[2],
+            samples=length,
         )
 
     def _permutation(self, number: int) -> Int64[np.ndarray, " identities"]:

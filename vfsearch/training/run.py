@@ -69,7 +69,20 @@ class Run:
     def begin_epoch(self) -> None:
         """Training mode, and dropout of its own for this (seed, epoch, rank)."""
         self.network.train()
-        torch.manual_seed(stream_seed("dropout", self.config.seed, self.epoch, self.world.rank))
+        torch.manual_seed(self.dropout_seed())
+
+    def dropout_seed(self) -> int:
+        """Seed of the dropout of this epoch and rank."""
+        return stream_seed("dropout", self.config.seed, self.epoch, self.world.rank)
+
+    def enter_step(self) -> None:
+        """What comes before a step: restart, admission and learning rate of its stage."""
+        if self.plan.restarts_before(self.step):
+            self._restart()
+        if self.plan.admits_before(self.step):
+            self.reweighting.admit()
+        for group in self.optimizer.param_groups:
+            group["lr"] = self.plan.lr(self.step)
 
     def advance(self, batch: Batch) -> Objective:
         """One optimiser step on this rank's share of a global batch. Nothing waits for the device.
@@ -77,20 +90,15 @@ class Run:
         Stages first (restart, admission, learning rate), then forward, loss over the gathered
         global batch, backward, update, projection of omega, loss averages.
         """
-        plan, config = self.plan, self.config
-        if plan.restarts_before(self.step):
-            self._restart()
-        if plan.admits_before(self.step):
-            self.reweighting.admit()
-        for group in self.optimizer.param_groups:
-            group["lr"] = plan.lr(self.step)
+        config = self.config
+        self.enter_step()
 
         self.optimizer.zero_grad(set_to_none=True)
         result, labels = self._backward(self._to_device(batch))
         self.optimizer.step()
         if config.classifier.norm_bound is not None:
             project_rows_(self.model.classifier.weight, config.classifier.norm_bound)
-        if plan.observes(self.step):
+        if self.plan.observes(self.step):
             self.reweighting.observe(labels, result.identity_losses)
         self.step += 1
         return result

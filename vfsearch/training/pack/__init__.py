@@ -1,0 +1,1 @@
+"""Packed training: many runs on extracted features that step together in one process."""
