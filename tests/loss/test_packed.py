@@ -45,7 +45,9 @@ def test_every_member_has_its_own_objective_and_gradients(
         x, v, w = (t[k].clone().requires_grad_() for t in (faces, voices, omega))
         alone = objective(x, v, labels[k], w, weights[k], config)
         alone.loss.backward()  # type: ignore[no-untyped-call]
-        assert x.grad is not None and v.grad is not None and w.grad is not None
+        assert x.grad is not None
+        assert v.grad is not None
+        assert w.grad is not None
         for mine, its in (
             (packed.terms[k], alone.terms),
             (packed.identity_losses[k], alone.identity_losses),

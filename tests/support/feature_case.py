@@ -31,7 +31,12 @@ def features(
     return Features(
         name=name,
         identities=tuple(
-            Identity(voice_id=f"v{k:04d}", face_id=f"f{k:04d}", gender="mf"[k % 2], nationality="X")
+            Identity(
+                voice_id=f"v{k:04d}",
+                face_id=f"f{k:04d}",
+                gender="f" if k % 2 else "m",
+                nationality="X",
+            )
             for k in range(identities)
         ),
         split_hash=f"{name}-{identities}-{seed}",
@@ -54,9 +59,7 @@ def features(
 
 
 def feature_stores(train: int = 20, val: int = 8) -> Stores:
-    return Stores(
-        train=features("train", train, seed=1), val=features("val", val, seed=2, each=2)
-    )
+    return Stores(train=features("train", train, seed=1), val=features("val", val, seed=2, each=2))
 
 
 def feature_config(**changes: dict[str, Any] | int) -> RunConfig:

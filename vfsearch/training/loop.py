@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 import torch
 
@@ -20,8 +20,8 @@ from vfsearch.evaluation.epoch import EpochEvaluator
 from vfsearch.evaluation.training_bound import TrainingBound
 from vfsearch.model.execution import eagerly
 from vfsearch.training import checkpoint as files
-from vfsearch.training.distributed import World, agree, average_buffers, broadcast_bytes
-from vfsearch.training.meter import EpochMeter, reweighting_metrics, train_metrics
+from vfsearch.training.distributed import World, agree, average_buffers
+from vfsearch.training.meter import EpochMeter, epoch_metrics
 from vfsearch.training.run import Run
 from vfsearch.training.steps import StepFile, StepRow
 
@@ -111,10 +111,10 @@ def train(
     evaluator = EpochEvaluator(stores.val, config.evaluation)
     bound = TrainingBound(stores.train, config.evaluation)
     steps = StepFile(out)
-    _check_select(config, evaluator)
-    with _deterministic(device):
+    check_select(config, evaluator)
+    with deterministic(device):
         run = Run(config, stores.train, device=device, world=world)
-        state = _resume(run, root)
+        state = run.resume(root)
         if world.rank == 0:
             steps.resume(run.step)
         go_on = state is None or _report(reporter, state, run, root, steps, evaluator)
@@ -128,7 +128,7 @@ def train(
                     meter.add(run.advance(batch))
             run.epoch += 1
             table = meter.table()
-            metrics = _epoch_metrics(run, table)
+            metrics = epoch_metrics(run, table)
             with meter.timed("evaluation"), eagerly(config.training):
                 average_buffers(run.model, world)
                 run.model.eval()
@@ -153,17 +153,7 @@ def train(
             state.history[-1]["time/checkpoint_seconds"] = meter.seconds["checkpoint"]
             go_on = _report(reporter, state, run, root, steps, evaluator)
     assert state is not None, "a plan has at least one step"
-    return _outcome(state, root, stopped=not go_on)
-
-
-def _epoch_metrics(run: Run, table: list[list[float]]) -> dict[str, float]:
-    run.check_finite()
-    weights = run.reweighting.weights
-    return {
-        **train_metrics(table),
-        "train/lr": run.plan.lr(run.step - 1),
-        **reweighting_metrics(run.reweighting.admission.admitted.sum(), weights),
-    }
+    return outcome(state, root, stopped=not go_on)
 
 
 def _state(
@@ -184,27 +174,6 @@ def _state(
         identities=[identity.voice_id for identity in run.store.identities],
         features=run.store.extraction if isinstance(run.store, Features) else None,
     )
-
-
-def _resume(run: Run, root: Path) -> files.CheckpointState | None:
-    """Rank 0 reads ``last`` and sends it: other nodes may not share its disk."""
-    last = root / "last"
-    exists = agree(run.world.rank == 0 and last.exists(), run.world, run.device)
-    if not exists:
-        return None
-    contents: dict[str, bytes] = {}
-    for name in files.FILES:
-        mine = files.read_file(last, name) if run.world.rank == 0 else None
-        contents[name] = broadcast_bytes(mine, run.world, run.device) or b""
-    state = files.parse_state(contents[files.STATE], last / files.STATE)
-    run.restore(
-        state,
-        files.parse_tensors(contents[files.MODEL], last / files.MODEL),
-        files.parse_tensors(contents[files.TRAINING], last / files.TRAINING),
-    )
-    if run.world.rank == 0:
-        files.repair_links(root, state)
-    return state
 
 
 def _report(
@@ -231,7 +200,8 @@ def _report(
     return agree(go_on, run.world, run.device)
 
 
-def _outcome(state: files.CheckpointState, root: Path, *, stopped: bool) -> Outcome:
+def outcome(state: files.CheckpointState, root: Path, *, stopped: bool) -> Outcome:
+    """How a run with this last state ended."""
     return Outcome(
         epoch=state.epoch,
         step=state.step,
@@ -244,7 +214,12 @@ def _outcome(state: files.CheckpointState, root: Path, *, stopped: bool) -> Outc
     )
 
 
-def _check_select(config: RunConfig, evaluator: EpochEvaluator) -> None:
+def check_select(config: RunConfig, evaluator: EpochEvaluator) -> None:
+    """Refuse a run that chooses its best epoch by a metric that is not measured.
+
+    Raises:
+        ConfigError: names the metrics there are.
+    """
     if config.evaluation.select not in evaluator.keys:
         raise ConfigError(
             [
@@ -255,12 +230,17 @@ def _check_select(config: RunConfig, evaluator: EpochEvaluator) -> None:
 
 
 @contextmanager
-def _deterministic(device: torch.device) -> Iterator[None]:
+def deterministic(device: torch.device) -> Iterator[None]:
     """On CPU refuse nondeterministic kernels; CUDA would need a process-wide environment."""
     before = torch.are_deterministic_algorithms_enabled()
+    memory: Any = torch.utils.deterministic  # its attributes are made at run time
+    fills = memory.fill_uninitialized_memory
     if device.type == "cpu":
         torch.use_deterministic_algorithms(True)
+        # Nothing reads memory that it has not written: filling it first costs a tenth of a step.
+        memory.fill_uninitialized_memory = False
     try:
         yield
     finally:
         torch.use_deterministic_algorithms(before)
+        memory.fill_uninitialized_memory = fills

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from vfsearch.errors import TrainingDiverged
 from vfsearch.training.objective import TERMS, Objective
+from vfsearch.training.run import Run
 
 
 class EpochMeter:
@@ -78,4 +79,19 @@ def reweighting_metrics(
         "reweighting/admitted": count,
         "reweighting/min_weight": low,
         "reweighting/max_weight": high,
+    }
+
+
+def epoch_metrics(run: Run, table: list[list[float]]) -> dict[str, float]:
+    """What an epoch tells besides its evaluation.
+
+    Raises:
+        TrainingDiverged: a parameter is not finite.
+    """
+    run.check_finite()
+    weights = run.reweighting.weights
+    return {
+        **train_metrics(table),
+        "train/lr": run.plan.lr(run.step - 1),
+        **reweighting_metrics(run.reweighting.admission.admitted.sum(), weights),
     }

@@ -74,7 +74,7 @@ class Chunk:
 
     def epoch(self) -> list[EpochMeter]:
         """Step through one epoch of every member, all of the same length; what each recorded."""
-        meters = [EpochMeter(run.step, run.stream.steps_per_pass) for run in self.runs]
+        meters = [EpochMeter(run.step) for run in self.runs]
         steps = {run.plan.epoch_end(run.step) - run.step for run in self.runs}
         assert len(steps) == 1, "members of a chunk take equally many steps"
         dropout = []
@@ -118,15 +118,15 @@ class Chunk:
         )
         self._update({**dict(zip(heads, grads, strict=True)), "classifier.weight": result.omega})
         self._observe(labels, result.identity_losses)
-        x, v = x.detach(), v.detach()
         for k, (run, meter) in enumerate(zip(self.runs, meters, strict=True)):
             run.step += 1
-            alone = Objective(
-                loss=result.terms[k, 0],
-                identity_losses=result.identity_losses[k],
-                terms=result.terms[k],
+            meter.add(
+                Objective(
+                    loss=result.terms[k, 0],
+                    identity_losses=result.identity_losses[k],
+                    terms=result.terms[k],
+                )
             )
-            meter.add(alone, x[k], v[k], labels[k])
 
     def _enter(self) -> None:
         for k, run in enumerate(self.runs):
@@ -136,7 +136,10 @@ class Chunk:
                 self._weights[k] = run.reweighting.weights
 
     def _head(
-        self, head: str, x: Float[Tensor, "batch members features"], dropout: Sequence[torch.Generator]
+        self,
+        head: str,
+        x: Float[Tensor, "batch members features"],
+        dropout: Sequence[torch.Generator],
     ) -> Float[Tensor, "members batch dim"]:
         """One head of every member, in training mode."""
         batch, members, _ = x.shape
