@@ -22,6 +22,7 @@ from vfsearch.model.execution import eagerly
 from vfsearch.training import checkpoint as files
 from vfsearch.training.distributed import World, agree, average_buffers
 from vfsearch.training.meter import EpochMeter, epoch_metrics
+from vfsearch.training.resume import resume
 from vfsearch.training.run import Run
 from vfsearch.training.steps import StepFile, StepRow
 
@@ -114,7 +115,7 @@ def train(
     check_select(config, evaluator)
     with deterministic(device):
         run = Run(config, stores.train, device=device, world=world)
-        state = run.resume(root)
+        state = resume(run, root)
         if world.rank == 0:
             steps.resume(run.step)
         go_on = state is None or _report(reporter, state, run, root, steps, evaluator)

@@ -1,7 +1,5 @@
 """Everything of a run that changes from step to step, and how it is saved and taken up again."""
 
-from pathlib import Path
-
 import torch
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
@@ -15,22 +13,10 @@ from vfsearch.errors import CheckpointError, TrainingDiverged
 from vfsearch.loss.bound import project_rows_
 from vfsearch.loss.reweighting import Reweighting
 from vfsearch.model.alignment import AlignmentModel, build_model
-<<<<<<< HEAD
 from vfsearch.model.execution import prepare
 from vfsearch.training.backward import backward, backward_in_parts
 from vfsearch.training.checkpoint import CheckpointState, load_into
 from vfsearch.training.distributed import World
-=======
-from vfsearch.training import checkpoint as files
-from vfsearch.training.checkpoint import CheckpointState, load_into
-from vfsearch.training.distributed import (
-    World,
-    agree,
-    broadcast_bytes,
-    gather_rows,
-    gather_values,
-)
->>>>>>> 8e72a66 (Packed training: many runs on features step together, each equal to its run alone)
 from vfsearch.training.objective import Objective, objective
 from vfsearch.training.stages import Plan
 
@@ -177,32 +163,6 @@ class Run:
                 self.optimizer.state[parameter] = {"momentum_buffer": momentum}
         self.stream.restore(state.sampler)
         self.step, self.epoch = state.step, state.epoch
-
-    def resume(self, root: Path) -> CheckpointState | None:
-        """Take up ``last`` below ``root``, if there is one.
-
-        Rank 0 reads it and sends it: other nodes may not share its disk.
-
-        Raises:
-            CheckpointError: it is damaged or of another run.
-        """
-        last, world = root / "last", self.world
-        exists = agree(world.rank == 0 and last.exists(), world, self.device)
-        if not exists:
-            return None
-        contents: dict[str, bytes] = {}
-        for name in files.FILES:
-            mine = files.read_file(last, name) if world.rank == 0 else None
-            contents[name] = broadcast_bytes(mine, world, self.device) or b""
-        state = files.parse_state(contents[files.STATE], last / files.STATE)
-        self.restore(
-            state,
-            files.parse_tensors(contents[files.MODEL], last / files.MODEL),
-            files.parse_tensors(contents[files.TRAINING], last / files.TRAINING),
-        )
-        if world.rank == 0:
-            files.repair_links(root, state)
-        return state
 
     def _initial_model(self) -> AlignmentModel:
         with torch.random.fork_rng(devices=[]):

@@ -6,6 +6,7 @@ As `training.loop` it knows nothing of the engine: a `Director` says who joins a
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from copy import copy
 from dataclasses import dataclass, field
 from itertools import groupby
 from typing import Protocol
@@ -88,10 +89,7 @@ class _Pack:
         reported: list[Member] = []
         with _threads(self.device) as pool:
             while True:
-                reports = {
-                    member.entry.number: member.report(self._evaluation(member.entry)[0])
-                    for member in reported
-                }
+                reports = {member.entry.number: member.report() for member in reported}
                 left, self.left = self.left, []
                 orders = self.director.direct(reports, left)
                 for member in reported:
@@ -114,8 +112,10 @@ class _Pack:
     def _join(self, entry: Entry) -> Member | None:
         try:
             run = Run(entry.config, self.stores.train, device=self.device, world=World())
-            check_select(entry.config, self._evaluation(entry)[0])
-            member = Member(entry, run)
+            evaluator = self._evaluation(entry)[0]
+            check_select(entry.config, evaluator)
+            # Its lists are everybody's, what it embedded last is the member's.
+            member = Member(entry, run, copy(evaluator))
         except (CheckpointError, ConfigError, QueryError) as error:
             self.left.append(Left(number=entry.number, outcome=None, error=error))
             return None
@@ -159,14 +159,13 @@ class _Pack:
                 self.left.append(Left(number=number, outcome=None, error=error))
 
     def _evaluate(self, member: Member, meter: EpochMeter) -> dict[str, float]:
-        evaluator, bound = self._evaluation(member.entry)
-        run = member.run
+        run, bound = member.run, self._evaluation(member.entry)[1]
         # A diverged member is told by its losses, as in a run alone, not by its embeddings.
         meter.table()
         run.check_finite()
         run.model.eval()
         with meter.timed("evaluation"):
-            metrics = evaluator(run.model, device=self.device)
+            metrics = member.evaluator(run.model, device=self.device)
         with meter.timed("bound"):
             metrics |= bound(
                 run.model,
@@ -178,7 +177,7 @@ class _Pack:
 
     def _evaluation(self, entry: Entry) -> tuple[EpochEvaluator, TrainingBound]:
         config = entry.config.evaluation
-        key = config.model_dump_json(exclude={"select"})
+        key = config.model_dump_json()
         if key not in self.evaluators:
             self.evaluators[key] = (
                 EpochEvaluator(self.stores.val, config),

@@ -17,6 +17,7 @@ from vfsearch.evaluation.epoch import EpochEvaluator
 from vfsearch.training import checkpoint as files
 from vfsearch.training.loop import EpochReport, Outcome, outcome
 from vfsearch.training.meter import EpochMeter, epoch_metrics
+from vfsearch.training.resume import resume
 from vfsearch.training.run import Run
 from vfsearch.training.steps import StepFile, StepRow
 
@@ -49,18 +50,20 @@ class _Saved:
 class Member:
     """A run, its history and its checkpoints."""
 
-    def __init__(self, entry: Entry, run: Run) -> None:
+    def __init__(self, entry: Entry, run: Run, evaluator: EpochEvaluator) -> None:
         """Take up the run's last checkpoint, if it has one.
+
+        ``evaluator`` is the member's own: it keeps what the last model embedded.
 
         Raises:
             CheckpointError: it is damaged, or of another run.
         """
-        self.entry, self.run = entry, run
+        self.entry, self.run, self.evaluator = entry, run, evaluator
         self._root = entry.out / "checkpoints"
         self._steps = StepFile(entry.out)
         self._unwritten: list[tuple[int, list[list[float]]]] = []
         self._best_tensors: _Saved | None = None
-        state = run.resume(self._root)
+        state = resume(run, self._root)
         self._steps.resume(run.step)
         self.history: list[dict[str, float]] = list(state.history) if state else []
         self._best = state.best if state else None
@@ -119,8 +122,8 @@ class Member:
         self._saved_at = time.monotonic()
         self.history[-1]["time/checkpoint_seconds"] = time.perf_counter() - start
 
-    def report(self, evaluator: EpochEvaluator) -> EpochReport:
-        """The last epoch, and what measured it."""
+    def report(self) -> EpochReport:
+        """The last epoch."""
         run = self.run
         assert self._best is not None
         return EpochReport(
@@ -130,7 +133,7 @@ class Member:
             best=self._best.epoch == run.epoch,
             checkpoint=(self._root / "last").resolve(),
             steps=self._rows(),
-            evaluator=evaluator,
+            evaluator=self.evaluator,
         )
 
     def outcome(self, *, stopped: bool) -> Outcome:
