@@ -63,3 +63,29 @@ def test_what_never_fits_is_refused_and_leaves_no_sweep_behind(home: Path) -> No
     with drive(fitting, home, "--cold") as accepted:
         assert accepted.finish() == 0
     assert [trial.state.name for trial in trials("wide")] == ["COMPLETE"]
+
+
+def test_another_number_of_workers_gets_a_group_of_its_own(home: Path) -> None:
+    margin = {"type": "float", "low": 1, "high": 100}
+    count = {"type": "categorical", "choices": [1, 2]}
+    points = [{"loss.margin": 50 - i, "workers.count": n} for i, n in enumerate((2, 1, 1))]
+    config = stub_sweep(
+        "shapes",
+        [],
+        epochs=1,
+        parameters={"loss.margin": margin, "workers.count": count},
+        start=points,
+        budget={"trials": 3},
+    )
+    with drive(config, home) as running:
+        assert running.finish() == 0
+    assert [trial.state.name for trial in trials("shapes")] == ["COMPLETE"] * 3
+    starts = [
+        [line for line in log_of(home, "shapes", number) if line["kind"] == "start"]
+        for number in range(3)
+    ]
+    assert [sorted(line["rank"] for line in each) for each in starts] == [[0, 1], [0], [0]]
+    pids = [{line["pid"] for line in each} for each in starts]
+    assert not pids[0] & pids[1], "other workers"
+    assert pids[1] == pids[2], "and these stay warm"
+    assert [line["served"] for line in starts[2]] == [2]

@@ -4,11 +4,13 @@
 with the same arguments and leaves the same study behind. Epochs count from 1.
 """
 
+import contextlib
 from collections.abc import Mapping
 from types import TracebackType
 from typing import Any, Self
 
 import optuna
+from optuna.exceptions import UpdateFinishedTrialError
 from optuna.storages import RDBStorage
 from optuna.trial import FrozenTrial, TrialState
 
@@ -19,9 +21,10 @@ from vfsearch.search.budget import Spent, decide, improvement_bound
 from vfsearch.search.definition import Grid, SweepConfig, derived_seed, seeds_of_trial
 from vfsearch.search.driver import DriverLock
 from vfsearch.search.pruners import NoPruner, build_pruner
-from vfsearch.search.pruning import judge, project
+from vfsearch.search.pruning import judge
 from vfsearch.search.records import Asked, Curves, Ended, Verdict
 from vfsearch.search.sampling import build_sampler, queue_grid_point
+from vfsearch.search.settled import Settled, is_asked
 from vfsearch.search.space import SearchSpace, resolve
 from vfsearch.search.storage import forget_url
 
@@ -41,7 +44,8 @@ class SweepStudy:
         self._id = storage.get_study_id_from_name(config.name)
         self._lock = lock
         self._pruner = build_pruner(config.pruner)
-        self._projected: dict[int, FrozenTrial] = {}
+        self._settled = Settled(config, study)
+        self._ids: dict[int, int] = {}
 
     @property
     def seconds(self) -> float:
@@ -55,14 +59,14 @@ class SweepStudy:
             SweepError: no point satisfies the constraints, or the lock was lost.
         """
         self._lock.check()
-        trials = self.study.get_trials(deepcopy=False)
-        begun = [t for t in trials if t.state == TrialState.RUNNING and not _is_asked(t)]
-        waiting = [t for t in trials if t.state == TrialState.WAITING]
+        unfinished = self._settled.look()
+        begun = [t for t in unfinished if t.state == TrialState.RUNNING and not is_asked(t)]
+        waiting = [t for t in unfinished if t.state == TrialState.WAITING]
         grid = self.config.sampler if isinstance(self.config.sampler, Grid) else None
         idle = not begun and not waiting
         if grid and idle and not queue_grid_point(self.study, self.space, grid):
             return None
-        number = next((t.number for t in (*begun, *waiting)), len(trials))
+        number = next((t.number for t in (*begun, *waiting)), self._settled.total)
         self.study.sampler = build_sampler(self.config, self.space, number)
         # If the last driver died while it was asking, the parameters of that trial are finished.
         trial = optuna.Trial(self.study, self._trial_id(number)) if begun else self.study.ask()
@@ -77,7 +81,7 @@ class SweepStudy:
         driver may have died between the report and the decision.
         """
         running = self.study.get_trials(deepcopy=False, states=(TrialState.RUNNING,))
-        return [self._asked(trial) for trial in running if _is_asked(trial)]
+        return [self._asked(trial) for trial in running if is_asked(trial)]
 
     def report(self, number: int, epoch: int, metrics: Metrics) -> str | None:
         """Store the metrics of an epoch.
@@ -129,7 +133,7 @@ class SweepStudy:
             self._pruner,
             study=self.config.name,
             direction=objective.direction,
-            trials=self._projections(number, epoch),
+            trials=self._settled.views(number, epoch),
             number=number,
         )
         text = f"{options.name}: {objective.metric} = {value:.6g} after epoch {epoch}"
@@ -185,10 +189,9 @@ class SweepStudy:
     def note(self, number: int, **attributes: Any) -> None:
         """Record attributes of an unfinished trial: mlflow_run_id, seconds, retries, ..."""
         self._lock.check()
-        if self._trial(number).state.is_finished():
-            return
-        for key, value in attributes.items():
-            self._storage.set_trial_user_attr(self._trial_id(number), key, value)
+        with contextlib.suppress(UpdateFinishedTrialError):
+            for key, value in attributes.items():
+                self._storage.set_trial_user_attr(self._trial_id(number), key, value)
 
     def stop_reason(self, seconds: float, gpu_seconds: float) -> str | None:
         """Why no further trial should be asked (budget, target, terminator), or None.
@@ -198,22 +201,16 @@ class SweepStudy:
             gpu_seconds: GPU time so far.
         """
         budget = self.config.budget
-        trials = [t for t in self.study.get_trials(deepcopy=False) if _is_asked(t)]
-        target = budget.target
-        found = (
-            [v for t in trials for v in Curves.of(t).curve(target.metric).values()]
-            if target
-            else []
-        )
+        trials, best = self._settled.spent()
         improvement = None
         if budget.stop_when_improvement_below is not None:
-            seed = derived_seed(self.config.sampler.seed, len(trials), "space")
+            seed = derived_seed(self.config.sampler.seed, trials, "space")
             improvement = improvement_bound(self.study, after=budget.improvement_after, seed=seed)
         spent = Spent(
-            trials=len(trials),
+            trials=trials,
             seconds=seconds,
             gpu_seconds=gpu_seconds,
-            target=target.best(found) if target else None,
+            target=best,
             improvement=improvement,
         )
         decision = decide(budget, spent)
@@ -221,7 +218,7 @@ class SweepStudy:
 
     def discard_unused(self) -> None:
         """Remove the study if no trial was ever asked, so that it does not 'exist already'."""
-        if not any(_is_asked(trial) for trial in self.study.get_trials(deepcopy=False)):
+        if not any(is_asked(trial) for trial in self.study.get_trials(deepcopy=False)):
             optuna.delete_study(study_name=self.config.name, storage=self._storage)
             forget_url(self.config.name)
 
@@ -241,22 +238,6 @@ class SweepStudy:
         trace: TracebackType | None,
     ) -> None:
         self.close()
-
-    def _projections(self, number: int, epoch: int) -> list[FrozenTrial]:
-        """Every trial of this sweep as pruners see it; finished ones are kept."""
-        metric = self.config.objectives[0].metric
-        running: dict[int, FrozenTrial] = {}
-        for trial in self.study.get_trials(deepcopy=False):
-            if not _is_asked(trial) or trial.number in self._projected:
-                continue
-            until = epoch if trial.number == number else None
-            rungs = trial.user_attrs.get(records.PRUNING, {"rungs": {}})["rungs"]
-            view = project(trial, Curves.of(trial).curve(metric, until), rungs)
-            if trial.state.is_finished():
-                self._projected[trial.number] = view
-            else:
-                running[trial.number] = view
-        return sorted((self._projected | running).values(), key=lambda t: t.number)
 
     def _constrain(self, trial: FrozenTrial, metrics: Metrics) -> None:
         values = {**flat(self._asked(trial).config), **metrics}
@@ -283,14 +264,13 @@ class SweepStudy:
         )
 
     def _trial_id(self, number: int) -> int:
-        try:
-            return self._storage.get_trial_id_from_study_id_trial_number(self._id, number)
-        except KeyError:
-            raise SweepError(f"sweep {self.config.name} has no trial {number}") from None
+        if number not in self._ids:
+            try:
+                trial_id = self._storage.get_trial_id_from_study_id_trial_number(self._id, number)
+            except KeyError:
+                raise SweepError(f"sweep {self.config.name} has no trial {number}") from None
+            self._ids[number] = trial_id
+        return self._ids[number]
 
     def _trial(self, number: int) -> FrozenTrial:
         return self._storage.get_trial(self._trial_id(number))
-
-
-def _is_asked(trial: FrozenTrial) -> bool:
-    return bool(trial.user_attrs.get(records.ASKED))
