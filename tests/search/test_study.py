@@ -64,7 +64,7 @@ def test_a_trial_from_ask_to_complete(study: SweepStudy) -> None:
     asked = study.ask()
     assert asked is not None
     assert (asked.number, asked.epoch) == (0, 0)
-    assert asked.config.seed == asked.seed
+    assert asked.seeds == (asked.config.seed,)
     assert asked.config.loss.margin == asked.params["loss.margin"]
     assert study.running() == [asked]
     for epoch, value in ((1, 0.5), (2, 0.7), (3, 0.6)):
