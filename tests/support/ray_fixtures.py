@@ -13,7 +13,13 @@ from pathlib import Path
 import psutil
 import pytest
 from support.engine_runs import PYTHONPATH
-from tenacity import retry, retry_if_exception_type, stop_after_delay, wait_fixed
+from tenacity import (
+    retry,
+    retry_if_exception_type,
+    retry_if_result,
+    stop_after_attempt,
+    wait_fixed,
+)
 
 
 def _free_ports(count: int) -> list[int]:
@@ -27,21 +33,19 @@ def _free_ports(count: int) -> list[int]:
             probe.close()
 
 
+class _NotStarted(Exception):  # noqa: N818 - the node may start at the next try
+    pass
+
+
 @retry(
-    retry=retry_if_exception_type(ConnectionError),
-    stop=stop_after_delay(180),
-    wait=wait_fixed(0.2),
+    # Ray gives a node thirty seconds to start, which a busy machine may not have.
+    retry=retry_if_exception_type(_NotStarted),
+    stop=stop_after_attempt(6),
     reraise=True,
 )
-def _wait(port: int) -> None:
-    socket.create_connection(("127.0.0.1", port), timeout=5).close()
-
-
-@pytest.fixture(scope="module")
-def ray_node() -> Iterator[dict[str, str]]:
-    """Environment in which drivers find the node (and are allowed in)."""
+def _start(folder: Path) -> tuple["subprocess.Popen[bytes]", dict[str, str]]:
+    """Start a node; returns once it serves."""
     port, dashboard = _free_ports(2)
-    folder = Path(tempfile.mkdtemp(prefix="ray-", dir="/tmp"))  # socket paths must be short
     found = {
         "RAY_ADDRESS": f"127.0.0.1:{port}",
         "RAY_AUTH_MODE": "token",
@@ -53,25 +57,45 @@ def ray_node() -> Iterator[dict[str, str]]:
         "--include-dashboard=true", "--dashboard-host=127.0.0.1", f"--dashboard-port={dashboard}",
         f"--object-store-memory={200 << 20}", f"--temp-dir={folder}", "--disable-usage-stats",
     ]  # fmt: skip
-    with (folder / "start.log").open("w") as log:
+    log = folder / "start.log"
+    with log.open("w") as output:
         node = subprocess.Popen(
             command,
-            stdout=log,
-            stderr=log,
+            stdout=output,
+            stderr=output,
             env=os.environ | found | {"PYTHONPATH": PYTHONPATH},  # its workers inherit it
             start_new_session=True,
         )
+    _wait(node, log)
+    return node, found
+
+
+@retry(retry=retry_if_result(lambda done: not done), wait=wait_fixed(0.2))
+def _wait(node: "subprocess.Popen[bytes]", log: Path) -> bool:
+    """Whether the node has said that it blocks now.
+
+    Raises:
+        _NotStarted: it has ended instead.
+    """
+    said = log.read_text()
+    if node.poll() is not None:
+        raise _NotStarted(said)
+    return "--block" in said
+
+
+@pytest.fixture(scope="module")
+def ray_node() -> Iterator[dict[str, str]]:
+    """Environment in which drivers find the node (and are allowed in)."""
+    folder = Path(tempfile.mkdtemp(prefix="ray-", dir="/tmp"))  # socket paths must be short
     try:
-        _wait(port)
-        _wait(dashboard)
+        node, found = _start(folder)
         yield found
-    finally:
         family = [psutil.Process(node.pid), *psutil.Process(node.pid).children(recursive=True)]
-        node.terminate()
-        _, left = psutil.wait_procs(family, timeout=30)
-        for process in left:
+        for process in family:
             process.kill()
+        psutil.wait_procs(family, timeout=30)
         node.wait(timeout=30)
+    finally:
         shutil.rmtree(folder, ignore_errors=True)
 
 
