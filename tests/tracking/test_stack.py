@@ -67,6 +67,23 @@ def test_secrets_are_in_one_private_file_only(stack_home: Path, running_stack: S
     assert not any(keys.secret_key in text for text in shown)
 
 
+def test_a_shell_gets_the_addresses_and_no_secret(
+    stack_home: Path, running_stack: StackInfo
+) -> None:
+    program = Path(sys.executable).parent / "vfsearch"
+    done = subprocess.run(
+        ["bash", "-c", f'eval "$({program} stack env)" && env'],
+        env={**os.environ, "VFSEARCH_HOME": str(stack_home)},
+        capture_output=True,
+        text=True,
+        check=True,
+        timeout=120,
+    )
+    seen = dict(line.split("=", 1) for line in done.stdout.splitlines() if "=" in line)
+    assert running_stack.environment().items() <= seen.items()
+    assert _keys(running_stack).secret_key not in done.stdout
+
+
 def test_s3_refuses_anonymous_requests(running_stack: StackInfo) -> None:
     with pytest.raises(urllib.error.HTTPError, match="403") as caught:
         urllib.request.urlopen(f"{running_stack.s3_endpoint}/{running_stack.bucket}", timeout=5)

@@ -136,10 +136,7 @@ def search(
     with console.status("embedding"):
         found = rank(resolved.folder, voice, faces, top)
     rows = [(hit.rank, number(hit.score), hit.path) for hit in found.matches]
-    console.print(
-        table(
-            f"{voice} among {found.searched} faces, by {model}", [">rank", ">cosine", "face"], rows
-        )
-    )
+    console.print(f"{voice} among {found.searched} faces, by {model}", soft_wrap=True)
+    console.print(table("", [">rank", ">cosine", "face"], rows))
     for path, reason in found.left_out:
         console.print(f"left out {path}: {reason}", soft_wrap=True)

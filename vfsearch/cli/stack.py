@@ -82,6 +82,22 @@ def status() -> None:
     raise typer.Exit(0 if seen.up else 1)
 
 
+@app.command(epilog='Example: vfsearch stack env   (in a shell: eval "$(vfsearch stack env)")')
+def env() -> None:
+    """Print the variables with which MLflow, boto3 and pyarrow find the local stack; no secrets."""
+    import shlex
+
+    from vfsearch.config import home
+    from vfsearch.errors import StackError
+    from vfsearch.tracking import stack
+
+    info = stack.status(home()).info
+    if info is None:
+        raise StackError("the local stack is not running; start it: vfsearch stack up")
+    for name, value in info.environment().items():
+        typer.echo(f"export {name}={shlex.quote(value)}")
+
+
 @app.command(
     epilog="Example: vfsearch stack init --bucket team-models --writer "
     "arn:aws:iam::123456789012:role/trainer --apply"

@@ -211,6 +211,8 @@ def _why(release: Release) -> str:
     gaps = release.evidence.differences
     if release.evidence.champion is None:
         return "first champion: clears the minimum of the policy"
+    if not release.policy.improvement.metrics:
+        return "clears every bar of the policy, which asks for no improvement"
     return "; ".join(
         f"{metric} {gaps[metric].value:+.4f} [{gaps[metric].low:+.4f}, {gaps[metric].high:+.4f}]"
         for metric in release.policy.improvement.metrics
