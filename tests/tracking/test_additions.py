@@ -4,12 +4,13 @@ import os
 from pathlib import Path
 
 import pytest
+from support.tracked_runs import trial_run
 
 from vfsearch.config import TrackingConfig
 from vfsearch.errors import TrackingError
-from vfsearch.tracking.additions import add_to_run, run_key
-from vfsearch.tracking.connection import Connection
-from vfsearch.tracking.runs import RunKey, close_running, ensure_run, trial_run
+from vfsearch.tracking.additions import add_to_run
+from vfsearch.tracking.connection import Connection, connect
+from vfsearch.tracking.runs import RunKey, close_running, ensure_run
 from vfsearch.tracking.sync import sync, sync_all
 from vfsearch.tracking.trial_log import DatasetInfo, TrialLog, spool_root
 
@@ -28,7 +29,7 @@ def test_an_addition_leaves_the_runs_own_log_and_status_alone(
     page.write_text("second")
     assert log.close("FINISHED")
     assert log.run_id is not None
-    assert run_key(connection, log.run_id) == KEY
+    assert RunKey.from_tags(connection.client().get_run(log.run_id).data.tags) == KEY
     told = add_to_run(
         tracking, KEY, files={"report.html": page}, tags={"seen": "yes"}, connection=connection
     )
@@ -37,6 +38,21 @@ def test_an_addition_leaves_the_runs_own_log_and_status_alone(
     assert run.info.status == "FINISHED"
     assert run.data.tags["seen"] == "yes"
     assert connection.store(run.info.artifact_uri).get("report.html") == b"second"
+
+
+def test_an_addition_goes_to_the_run_that_is_named_whatever_its_experiment(
+    connection: Connection, stack_home: Path, tmp_path: Path
+) -> None:
+    other = connect(TrackingConfig(experiment=f"{connection.experiment}-other"), home=stack_home)
+    run_id = trial_run(other, "demo", 3)
+    (tmp_path / "page.html").write_text("page")
+    tracking = connection.settings()
+    files = {"page.html": tmp_path / "page.html"}
+    told = add_to_run(tracking, KEY, files=files, connection=connection, run_id=run_id)
+    assert told is None
+    artifacts = connection.client().get_run(run_id).info.artifact_uri
+    assert connection.store(artifacts).get("page.html") == b"page"
+    assert list(connection.client().search_runs([connection.experiment_id])) == []
 
 
 def test_what_cannot_be_sent_is_kept_and_sync_finds_its_server(

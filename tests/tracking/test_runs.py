@@ -5,17 +5,7 @@ import pytest
 
 from vfsearch.errors import TrackingError
 from vfsearch.tracking.connection import Connection
-from vfsearch.tracking.runs import (
-    RunKey,
-    ensure_run,
-    find_run,
-    finish,
-    log_params,
-    parent_run,
-    seed_run,
-    trial_run,
-    with_log10,
-)
+from vfsearch.tracking.runs import RunKey, ensure_run, find_run, with_log10
 
 
 def _active(connection: Connection) -> list[str]:
@@ -23,22 +13,26 @@ def _active(connection: Connection) -> list[str]:
 
 
 def test_sweep_trial_and_seed_are_one_tree(connection: Connection) -> None:
-    seed = seed_run(connection, "demo", 12, 3)
-    trial = trial_run(connection, "demo", 12, {"loss.margin": 5.4}, {"vfsearch.host": "a"})
-    parent = parent_run(connection, "demo")
+    seed = ensure_run(connection, RunKey(sweep="demo", trial=12, seed=3))
+    trial = ensure_run(connection, RunKey(sweep="demo", trial=12))
+    parent = ensure_run(connection, RunKey(sweep="demo"))
     client = connection.client()
     assert client.get_run(seed).data.tags["mlflow.parentRunId"] == trial
     assert client.get_run(trial).data.tags["mlflow.parentRunId"] == parent
-    assert client.get_run(trial).data.params == {"loss.margin": "5.4"}
     assert [client.get_run(r).info.run_name for r in (parent, trial, seed)] == [
         "demo",
         "t012",
         "t012-s3",
     ]
     assert len(_active(connection)) == 3
-    assert trial_run(connection, "demo", 12, {"loss.margin": 5.4}) == trial
-    assert trial_run(connection, "demo", 13) != trial
-    assert parent_run(connection, "other") != parent
+    assert ensure_run(connection, RunKey(sweep="demo", trial=12)) == trial
+    assert ensure_run(connection, RunKey(sweep="demo", trial=13)) != trial
+    assert ensure_run(connection, RunKey(sweep="other")) != parent
+    keys = [RunKey(sweep="demo", trial=12, seed=3), RunKey(sweep="demo", trial=12)]
+    keys.append(RunKey(sweep="demo"))
+    found = [RunKey.from_tags(client.get_run(run).data.tags) for run in (seed, trial, parent)]
+    assert found == keys
+    assert RunKey.from_tags({"mlflow.runName": "of another program"}) is None
 
 
 def test_processes_that_race_agree_on_one_run(connection: Connection) -> None:
@@ -52,7 +46,7 @@ def test_processes_that_race_agree_on_one_run(connection: Connection) -> None:
     with ThreadPoolExecutor(count) as pool:
         made = set(pool.map(make, range(count)))
     assert len(made) == 1
-    parent = parent_run(connection, "race")
+    parent = ensure_run(connection, RunKey(sweep="race"))
     assert set(_active(connection)) == {*made, parent}
 
 
@@ -64,20 +58,6 @@ def test_a_deleted_run_is_replaced(connection: Connection) -> None:
     assert second != first
     assert ensure_run(connection, key) == second
     assert find_run(connection, key) == second
-
-
-def test_parameters_cannot_change(connection: Connection) -> None:
-    run_id = trial_run(connection, "demo", 0, {"loss.margin": 1.0})
-    log_params(connection, run_id, {"loss.margin": 1.0})
-    with pytest.raises(TrackingError, match=r"loss\.margin"):
-        log_params(connection, run_id, {"loss.margin": 2.0})
-
-
-def test_finish_is_repeatable(connection: Connection) -> None:
-    run_id = parent_run(connection, "demo")
-    finish(connection, run_id, "KILLED")
-    finish(connection, run_id, "FINISHED")
-    assert connection.client().get_run(run_id).info.status == "FINISHED"
 
 
 def test_log10_is_added_for_log_scaled_parameters_only() -> None:

@@ -7,9 +7,10 @@ from pathlib import Path
 
 import pytest
 from playwright.sync_api import Browser
+from support.tracked_runs import trial_run
 
 from vfsearch.tracking.connection import Connection
-from vfsearch.tracking.runs import trial_run, with_log10
+from vfsearch.tracking.runs import with_log10
 from vfsearch.tracking.view import share_view
 
 SCRIPT = Path(__file__).parents[2] / "scripts" / "screenshot_mlflow.py"

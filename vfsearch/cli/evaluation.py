@@ -102,6 +102,7 @@ def compare(
     from vfsearch.cli.show import console, number, table
     from vfsearch.errors import UsageError
     from vfsearch.evaluation.significance import compare_lists
+    from vfsearch.registry.comparison import same_split
 
     if len(set(models)) < 2 or len(set(models)) < len(models):
         raise UsageError(f"compare needs two or more different models, not {' '.join(models)}")
@@ -109,12 +110,15 @@ def compare(
     lists = _read_lists(queries, kind)
     embedded: dict[str, Embeddings] = {}
     identities: tuple[Identity, ...] = ()
+    splits: dict[str, str] = {}
     with console.status("embedding and comparing"):
         for name in models:
             if name.endswith(".npz"):
                 embedded[name], identities = _stored(name, csv, lists)
                 continue
             assessment, *_ = _assess(name, corpus, split, lists or None, 0, seed)
+            splits[name] = assessment.split_hash
+            same_split(splits)
             embedded[name], identities = assessment.embeddings, assessment.store.identities
             lists = lists or list(assessment.lists)
         found = compare_lists(embedded, lists, identities, bootstrap=bootstrap, seed=seed)

@@ -1,7 +1,8 @@
 """Candidate against champion: the same queries, the same resampled identities."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 
+from vfsearch.errors import UsageError
 from vfsearch.evaluation.significance import compare_lists
 from vfsearch.registry.assess import Assessment, metric_names
 from vfsearch.registry.evidence import Difference, Evidence, Scorecard
@@ -29,6 +30,23 @@ def gather(
         differences=differences(candidate, champion, policy) if champion else {},
         promoted_on=promoted_on,
     )
+
+
+def same_split(hashes: Mapping[str, str]) -> None:
+    """See that models are about to be compared on the same data.
+
+    Args:
+        hashes: hash of the split (identities and files) by model.
+
+    Raises:
+        UsageError: they differ; a model without ``--corpus`` brings its own.
+    """
+    if len(set(hashes.values())) > 1:
+        told = ", ".join(f"{name} on {found[:12]}" for name, found in hashes.items())
+        raise UsageError(
+            f"models can only be compared on the same split, but these differ in identities or "
+            f"files: {told}; name one corpus for all by --corpus"
+        )
 
 
 def scorecard(assessment: Assessment) -> Scorecard:

@@ -10,7 +10,7 @@ from pathlib import Path
 from vfsearch.config import TrackingConfig, home
 from vfsearch.errors import TrackingError
 from vfsearch.tracking.connection import Connection, connect
-from vfsearch.tracking.runs import RunKey, mlflow_errors
+from vfsearch.tracking.runs import RunKey
 from vfsearch.tracking.spool import Spool
 from vfsearch.tracking.sync import SyncReport, sync
 from vfsearch.tracking.trial_log import spool_root
@@ -23,6 +23,7 @@ def add_to_run(
     files: Mapping[str, Path] | None = None,
     tags: Mapping[str, str] | None = None,
     connection: Connection | None = None,
+    run_id: str | None = None,
 ) -> str | None:
     """Add artifacts and tags to a run; what was there under the same name is replaced.
 
@@ -32,6 +33,7 @@ def add_to_run(
         files: by their name among the artifacts, like ``{"report.html": Path("report.html")}``.
         tags: values by name.
         connection: to the servers, if there is one already.
+        run_id: the run, where it is known (it may be of another experiment).
 
     Returns:
         None if everything was sent, else why not; ``vfsearch sync`` sends it then.
@@ -41,7 +43,7 @@ def add_to_run(
     """
     root = spool_root(home(), tracking.experiment)
     settings = connection.settings() if connection is not None else tracking
-    spool = Spool.create(root, key, tracking=settings, addition=True)
+    spool = Spool.create(root, key, tracking=settings, addition=True, run_id=run_id)
     try:
         kept = {name: spool.keep(path) for name, path in (files or {}).items()}
         spool.append(
@@ -59,17 +61,6 @@ def add_to_run(
     except TrackingError as error:
         return str(error)
     return _trouble(done)
-
-
-def run_key(connection: Connection, run_id: str) -> RunKey | None:
-    """Which run of ours this is; None if it is not one.
-
-    Raises:
-        TrackingError: the server is away, or has no such run.
-    """
-    with mlflow_errors(connection, f"run {run_id}"):
-        run = connection.client().get_run(run_id)
-    return RunKey.from_tags(run.data.tags)
 
 
 def _trouble(done: SyncReport) -> str | None:

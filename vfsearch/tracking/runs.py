@@ -202,50 +202,6 @@ def _claimed(client: "MlflowClient", data: bytes | None) -> str | None:
     return run_id if run.info.lifecycle_stage == "active" else None
 
 
-def parent_run(connection: Connection, sweep: str, tags: Mapping[str, str] | None = None) -> str:
-    """The run of a sweep; see :func:`ensure_run`."""
-    return ensure_run(connection, RunKey(sweep=sweep), tags)
-
-
-def trial_run(
-    connection: Connection,
-    sweep: str,
-    number: int,
-    params: Mapping[str, object] | None = None,
-    tags: Mapping[str, str] | None = None,
-) -> str:
-    """The run of a trial below its sweep's run, with its swept parameters."""
-    run_id = ensure_run(connection, RunKey(sweep=sweep, trial=number), tags)
-    log_params(connection, run_id, params or {})
-    return run_id
-
-
-def seed_run(
-    connection: Connection,
-    sweep: str,
-    number: int,
-    seed: int,
-    tags: Mapping[str, str] | None = None,
-) -> str:
-    """The run of one seed below its trial's run."""
-    return ensure_run(connection, RunKey(sweep=sweep, trial=number, seed=seed), tags)
-
-
-def log_params(connection: Connection, run_id: str, params: Mapping[str, object]) -> None:
-    """Log parameters; logging the same ones again changes nothing.
-
-    Raises:
-        TrackingError: one of them has another value already, or the server is away.
-    """
-    if not params:
-        return
-    client = connection.client()
-    from mlflow.entities import Param
-
-    with mlflow_errors(connection, f"run {run_id}"):
-        client.log_batch(run_id, params=[Param(k, str(v)) for k, v in params.items()])
-
-
 def with_log10(params: Mapping[str, object], log_scaled: Collection[str]) -> dict[str, object]:
     """The parameters, and ``log10.<name>`` for those searched on a logarithmic scale.
 
@@ -257,12 +213,6 @@ def with_log10(params: Mapping[str, object], log_scaled: Collection[str]) -> dic
         if isinstance(value := params.get(name), int | float) and value > 0
     }
     return {**params, **extra}
-
-
-def finish(connection: Connection, run_id: str, status: Status) -> None:
-    """End a run; ending it again with the same status changes nothing that matters."""
-    with mlflow_errors(connection, f"run {run_id}"):
-        connection.client().set_terminated(run_id, status)
 
 
 def close_running(

@@ -120,8 +120,8 @@ class Spool:
             raise TrackingError(f"{folder}: another living process logs this run") from None
         except OSError as error:
             raise TrackingError(f"{folder}: cannot be written ({error.strerror})") from None
-        if run_id is not None and spool.sent.run_id is None:
-            spool.note(run_id=run_id)
+        if run_id is not None and spool.sent.run_id != run_id:
+            spool.note(run_id=run_id, artifact_uri=None)
         return spool
 
     @classmethod

@@ -81,7 +81,12 @@ def _state(
         "lifecycleFilter": "Active",
         "datasetsFilter": [],
         "modelVersionFilter": "All Runs",
-        "selectedColumns": [f"metrics.`{summary}`", *(f"params.`{name}`" for name in parameters)],
+        "selectedColumns": [
+            f"metrics.`{summary}`",
+            *(f"params.`{name}`" for name in parameters),
+            "tags.`vfsearch.state`",
+            "attributes.`Dataset`",
+        ],
         "runsExpanded": {},
         "runsPinned": [],
         "runsHidden": [],
