@@ -180,6 +180,9 @@ def test_no_secret_is_among_the_arguments_or_in_the_logs(team: TeamStack) -> Non
     assert len(shown) >= 6
     for name in ("postgres_password", "mlflow_admin_password", "mlflow_secret_key"):
         assert not any(team.secret(name) in text for text in shown)
+    # MLflow writes nothing where it runs: its container's disk is read-only.
+    made = {path.name for path in team.folder.iterdir() if path.suffix != ".log"}
+    assert made == {".env", "secrets", "objects", "caddy"}
 
 
 @pytest.mark.slow
