@@ -34,6 +34,7 @@ class Script:
 
 SCRIPTS = (
     Script("retrieval", "retrieval at the paper's size", 30, ("retrieval-cpu", "retrieval-cuda")),
+    Script("step", "the training step at batch 16", 150, ("step-cpu", "step-cuda")),
     Script("evaluation", "lists, metrics, intervals", 60, ("evaluation",)),
     Script("tracking", "a training step with servers 200 ms away", 240, ("tracking",)),
     Script("data", "decoding, the store, batches, shared memory", 120, ("data",)),
