@@ -155,3 +155,17 @@ def features(
         rows.append((name, len(there.identities), *voices.shape, *faces.shape))
     columns = ["split", ">identities", ">voices", ">dimensions", ">faces", ">dimensions"]
     console.print(table(str(out), columns, rows))
+
+
+@app.command(epilog="Example: vfsearch corpus discriminants features --out discriminants")
+def discriminants(
+    statistics: Annotated[Path, typer.Argument(help="Features by the encoders 'statistics'.")],
+    out: Annotated[Path, typer.Option(help="Folder to make: weights and projected features.")],
+) -> None:
+    """Reduce statistics to what tells the training identities apart; no encoding again."""
+    from vfsearch.cli.show import console
+    from vfsearch.evaluation.discriminants import FEATURES, write_discriminants
+
+    with console.status("fitting"):
+        made = write_discriminants(statistics, out)
+    console.print(f"{out / FEATURES}: {made.voice.dim} dimensions each", soft_wrap=True)
