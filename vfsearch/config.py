@@ -18,6 +18,7 @@ from pydantic import (
     ConfigDict,
     Field,
     ValidationError,
+    field_serializer,
     model_validator,
 )
 
@@ -59,7 +60,8 @@ class CorpusConfig(Section):
     """Where the voices and faces are (VoxCeleb1 / VGGFace layout)."""
 
     root: Path
-    """Corpus folder; the paths below are relative to it unless absolute."""
+    """Corpus folder; the paths below are relative to it unless absolute. Or ``s3://bucket/prefix``
+    of ``vfsearch corpus push``: every node fetches it once."""
     audio: Path = Path("wav")
     """Audio root: ``<VoxCeleb1_ID>/<video>/<n>.wav``, 16 kHz."""
     images: Path = Path("faces")
@@ -74,9 +76,21 @@ class CorpusConfig(Section):
     """Folder of the decoded, memory-mapped store; default: ``store`` under the vfsearch home."""
     face_size: Annotated[int, Field(ge=32, le=512)] = 112
     """Side of the stored faces, pixels."""
+    cache_gib: Positive = 500
+    """What corpora from S3 and their stores may take on a node, GiB; the longest unused go."""
     features: Path | None = None
     """Folder of ``vfsearch corpus features``: train on what the frozen encoders made of every file,
     encoded once; null: encode in every step."""
+
+    @property
+    def remote(self) -> str | None:
+        """The root's address if it is on S3."""
+        scheme, *parts = self.root.parts  # a path swallows one of the two slashes
+        return f"s3://{'/'.join(parts)}" if scheme == "s3:" else None
+
+    @field_serializer("root", when_used="json")
+    def _root(self, root: Path) -> str:
+        return self.remote or str(root)
 
 
 def _check_statistics(encoder: str, weights: str | None, frozen: bool) -> None:
@@ -327,6 +341,8 @@ class TrackingConfig(Section):
     """Key of ``aws:kms``; null: the account's default key."""
     system_seconds: NonNegative = 10.0
     """Seconds between two samples of CPU, memory and GPUs; 0: none."""
+    recovery: Literal["auto"] | bool = "auto"
+    """Keep study and checkpoints of a running sweep on S3 too; ``auto``: on a cluster."""
 
 
 class RunConfig(Section):

@@ -17,6 +17,7 @@ from vfsearch.cluster.providers import aws, local
 from vfsearch.cluster.render import render, stale, write
 from vfsearch.cluster.values import AwsValues, ClusterValues, load_values
 from vfsearch.errors import ConfigError
+from vfsearch.search.cluster import Expected
 
 FOLDER = Path(__file__).parents[2] / "cluster"
 VALUES = load_values(FOLDER / "values.yaml")
@@ -159,6 +160,25 @@ def test_spot_workers_come_first_and_on_demand_ones_when_spot_fails() -> None:
 
     assert chosen({}) == "spot"
     assert chosen({"spot": 0.0}) == "on-demand"
+
+
+def test_the_nodes_know_how_large_the_cluster_is_to_be() -> None:
+    """A sweep that waits for its nodes, or asks what could fit, reads what was rendered."""
+
+    def told(name: str) -> Expected:
+        commands = documents(name)[0]["setup_commands"]
+        node = next(command for command in commands if "node.sh" in command)
+        return Expected.read(dict(re.findall(r'export (VFSEARCH_\w+)="([^"]*)"', node)))
+
+    assert told("local.yaml") == Expected(nodes=3)
+    grown = told("aws.yaml").grown([{"CPU": 0.0}, {"CPU": 4.0, "GPU": 1.0}])
+    assert len(grown) == 1 + VALUES.aws.max_spot + VALUES.aws.max_on_demand
+    assert grown[-1] == {"CPU": 4.0, "GPU": 1.0}
+    job = documents("kuberay.yaml")[1]["spec"]["rayClusterSpec"]
+    env = job["headGroupSpec"]["template"]["spec"]["containers"][0]["env"]
+    pods = Expected.read({entry["name"]: entry["value"] for entry in env})
+    assert pods.count == VALUES.kubernetes.max_spot + VALUES.kubernetes.max_on_demand
+    assert Expected.read({}).grown([{"CPU": 2.0}]) == [{"CPU": 2.0}]
 
 
 def test_no_file_opens_the_dashboard_or_holds_a_secret() -> None:

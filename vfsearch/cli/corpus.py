@@ -1,4 +1,4 @@
-"""``vfsearch corpus``: make a synthetic corpus, check any corpus."""
+"""``vfsearch corpus``: make a synthetic corpus, check any corpus, put one on S3."""
 
 from pathlib import Path
 from typing import Annotated
@@ -169,3 +169,20 @@ def discriminants(
     with console.status("fitting"):
         made = write_discriminants(statistics, out)
     console.print(f"{out / FEATURES}: {made.voice.dim} dimensions each", soft_wrap=True)
+
+
+@app.command(epilog="Example: vfsearch corpus push corpus s3://vfsearch/corpora/first")
+def push(
+    corpus: Annotated[Path, typer.Argument(help="Corpus folder.")],
+    address: Annotated[str, typer.Argument(help="s3://bucket/prefix, then corpus.root of runs.")],
+) -> None:
+    """Put a corpus on S3, from where every node of a cluster fetches it once."""
+    from vfsearch.cli.show import bar, console, size
+    from vfsearch.config import TrackingConfig, home
+    from vfsearch.tracking.artifacts import ArtifactStore
+    from vfsearch.tracking.connection import storage_of
+    from vfsearch.tracking.corpora import push as run
+
+    with bar("bytes") as progress:
+        new = run(corpus, ArtifactStore(address, storage_of(TrackingConfig(), home())), progress)
+    console.print(f"{address}: {size(new)} sent; use it as corpus.root", soft_wrap=True)

@@ -8,6 +8,7 @@ import typer
 
 if TYPE_CHECKING:
     from vfsearch.search.definition import SweepConfig
+    from vfsearch.search.resources import Packing
 
 SweepName = Annotated[str, typer.Argument(help="Name of a sweep.")]
 
@@ -69,13 +70,21 @@ def run(
 ) -> None:
     """Run a sweep with its progress on the terminal (also a step of the demo)."""
     from vfsearch.cli.live import screen
-    from vfsearch.cli.show import console
+    from vfsearch.cli.show import console, seconds
+    from vfsearch.search.budget import price_of
     from vfsearch.search.sweep import Mode, run_sweep
 
+    def announce(packed: "Packing", left: float | None) -> None:
+        cost = price_of(config.budget)
+        estimate = [] if left is None else [f"est. {seconds(left)}"]
+        if left is not None and cost is not None and packed.gpus_per_trial:
+            hours = left / 3600 * packed.trials * packed.gpus_per_trial
+            estimate.append(f"${hours * cost:,.0f}")
+        console.print(", ".join([str(packed), *estimate]))
+
+    mode = Mode(address=address, warm=not cold, announce=announce)
     with screen(config) as watcher:
-        outcome = run_sweep(
-            config, resume=resume, watcher=watcher, mode=Mode(address=address, warm=not cold)
-        )
+        outcome = run_sweep(config, resume=resume, watcher=watcher, mode=mode)
     console.print(f"sweep {outcome.name} ended: {outcome.stop_reason}")
 
 

@@ -2,6 +2,7 @@
 
 from typing import Any
 
+from vfsearch.cluster.nodes import grows_by
 from vfsearch.cluster.values import ClusterValues
 
 RAY = "2.60.0"
@@ -91,12 +92,16 @@ def _workers(values: ClusterValues, capacity: str, most: int, *, priority: int) 
 
 def _pod(values: ClusterValues, resources: dict[str, str], capacity: str | None) -> dict[str, Any]:
     mine = values.kubernetes
+    most = mine.max_spot + mine.max_on_demand
+    own = {
+        "VFSEARCH_HOME": "/scratch",
+        "VFSEARCH_GROWS_BY": grows_by(most, cpus=mine.cpus, gpus=mine.gpus),
+    }
     container = {
         "name": "ray-worker" if capacity else "ray-head",
         "image": mine.image,
         "env": [
-            {"name": name, "value": value}
-            for name, value in {"VFSEARCH_HOME": "/scratch", **values.variables}.items()
+            {"name": name, "value": value} for name, value in {**own, **values.variables}.items()
         ],
         "resources": {"requests": resources, "limits": resources},
         "securityContext": {

@@ -10,6 +10,8 @@ TOKEN = "~/.ray/auth_token"
 DIST = "cluster/dist"
 """What `vfsearch cluster prepare` leaves for the nodes: wheel, lock, set-up script."""
 PORT = 6379
+METRICS = 8090
+"""Port of every node for Prometheus; Ray's and ours, without a token."""
 
 _FIXED = {
     "RAY_AUTH_MODE": "token",
@@ -30,6 +32,11 @@ def variables(values: ClusterValues, extra: Mapping[str, str]) -> dict[str, str]
     # `extra` last: the provider knows which autoscaler it needs.
     home = {"VFSEARCH_HOME": "$HOME/.vfsearch"}
     return {**home, **values.variables, **_FIXED, **(_TLS if values.tls else {}), **extra}
+
+
+def grows_by(count: int, *, cpus: int, gpus: int) -> str:
+    """What the autoscaler may add, as `vfsearch.search.cluster.Expected` reads it."""
+    return f"{count} x CPU={cpus},GPU={gpus}"
 
 
 def setup_commands(values: ClusterValues, extra: Mapping[str, str]) -> list[str]:
@@ -54,7 +61,8 @@ def start_head(options: str) -> list[str]:
     return [
         ". ~/vfsearch/node.sh; ray stop",
         f". ~/vfsearch/node.sh; ulimit -n 65536; ray start --head --port={PORT} "
-        "--dashboard-host=127.0.0.1 --autoscaling-config=~/ray_bootstrap_config.yaml "
+        f"--metrics-export-port={METRICS} --dashboard-host=127.0.0.1 "
+        "--autoscaling-config=~/ray_bootstrap_config.yaml "
         f"--disable-usage-stats {options}".rstrip(),
     ]
 
@@ -64,7 +72,8 @@ def start_worker(options: str) -> list[str]:
     return [
         ". ~/vfsearch/node.sh; ray stop",
         ". ~/vfsearch/node.sh; ulimit -n 65536; "
-        f"ray start --address=$RAY_HEAD_IP:{PORT} --disable-usage-stats {options}".rstrip(),
+        f"ray start --address=$RAY_HEAD_IP:{PORT} --metrics-export-port={METRICS} "
+        f"--disable-usage-stats {options}".rstrip(),
     ]
 
 

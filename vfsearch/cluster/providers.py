@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from vfsearch.cluster.nodes import mounts, setup_commands, start_head, start_worker
+from vfsearch.cluster.nodes import grows_by, mounts, setup_commands, start_head, start_worker
 from vfsearch.cluster.values import AwsValues, ClusterValues
 
 
@@ -31,7 +31,7 @@ def local(values: ClusterValues) -> dict[str, Any]:
         "max_workers": len(mine.workers),
         "idle_timeout_minutes": values.idle_minutes,
         "file_mounts": files,
-        "setup_commands": setup_commands(values, {}),
+        "setup_commands": setup_commands(values, {"VFSEARCH_NODES": f"{1 + len(mine.workers)}"}),
         "head_start_ray_commands": start_head(f"--node-ip-address={mine.head} {size}{head}"),
         "worker_start_ray_commands": start_worker(f"{size}{offered}"),
     }
@@ -44,7 +44,12 @@ def aws(values: ClusterValues) -> dict[str, Any]:
     well and have not just failed to start.
     """
     mine = values.aws
-    extra = {"RAY_enable_autoscaler_v2": "1", "AWS_DEFAULT_REGION": mine.region}
+    most = mine.max_spot + mine.max_on_demand
+    extra = {
+        "RAY_enable_autoscaler_v2": "1",
+        "AWS_DEFAULT_REGION": mine.region,
+        "VFSEARCH_GROWS_BY": grows_by(most, cpus=mine.worker_cpus, gpus=mine.worker_gpus),
+    }
     if mine.dollars_per_gpu_hour is not None:
         extra["VFSEARCH_DOLLARS_PER_GPU_HOUR"] = f"{mine.dollars_per_gpu_hour:g}"
     worker = _instance(mine, mine.worker_instance, mine.worker_profile)
@@ -52,7 +57,7 @@ def aws(values: ClusterValues) -> dict[str, Any]:
     spot = {**worker, "InstanceMarketOptions": {"MarketType": "spot"}}
     return {
         "cluster_name": values.name,
-        "max_workers": mine.max_spot + mine.max_on_demand,
+        "max_workers": most,
         "idle_timeout_minutes": values.idle_minutes,
         "provider": {
             "type": "aws",

@@ -1,5 +1,6 @@
 """When a sweep has had enough: a pure function of what was allowed and what was used."""
 
+import os
 import re
 import warnings
 from collections.abc import Sequence
@@ -13,6 +14,8 @@ from vfsearch.config import Count, Positive, Section
 if TYPE_CHECKING:
     from optuna.study import Study
 
+PRICE = "VFSEARCH_DOLLARS_PER_GPU_HOUR"
+"""Variable with which a cluster tells its price."""
 _UNITS = {"s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
 
 
@@ -157,3 +160,9 @@ def improvement_bound(study: "Study", *, after: int, seed: int) -> float | None:
 
         evaluator = RegretBoundEvaluator(min_n_trials=after, seed=seed)
         return float(evaluator.evaluate(complete, study.direction))
+
+
+def price_of(budget: Budget) -> float | None:
+    """Dollars per GPU-hour: the budget's, else the cluster's; None: neither is known."""
+    told = os.environ.get(PRICE)
+    return budget.dollars_per_gpu_hour or (float(told) if told else None)

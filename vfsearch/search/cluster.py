@@ -1,18 +1,33 @@
 """Ray on this machine, or the cluster that is there: connected for one block, then let go."""
 
+import contextlib
 import os
-from collections.abc import Iterator
+import re
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from tenacity import Retrying, stop_after_attempt
+from tenacity import (
+    RetryError,
+    Retrying,
+    retry_if_result,
+    stop_after_attempt,
+    stop_after_delay,
+    wait_fixed,
+)
 
 from vfsearch.config import home
 from vfsearch.errors import SweepError
+from vfsearch.search.code import check_nodes
 
 _OBJECT_STORE = 200 << 20
 """Bytes of Ray's object store here; only orders and metrics travel through it."""
+
+
+_JOIN = 300.0
+"""Seconds that the nodes of a cluster get to join it."""
 
 
 def worker_environment() -> dict[str, str]:
@@ -33,6 +48,37 @@ def worker_environment() -> dict[str, str]:
     return chosen | {"VFSEARCH_HOME": str(home())}
 
 
+@dataclass(frozen=True, kw_only=True)
+class Expected:
+    """What the cluster is to consist of, as its set-up told every node by two variables.
+
+    Without it a sweep that is submitted right after ``ray up`` would be told that it never fits.
+    """
+
+    nodes: int = 1
+    """Nodes that are there from the start, the head included (``VFSEARCH_NODES``)."""
+    count: int = 0
+    """Nodes that the autoscaler starts at most, on demand."""
+    resources: Mapping[str, float] = field(default_factory=dict)
+    """Of each of those (``VFSEARCH_GROWS_BY``, like ``20 x CPU=4,GPU=1``)."""
+
+    @classmethod
+    def read(cls, environment: Mapping[str, str]) -> "Expected":
+        """Read the two variables; nothing is expected of a cluster that has none."""
+        grows = re.fullmatch(r"(\d+) x (.+)", environment.get("VFSEARCH_GROWS_BY", ""))
+        pairs = [part.partition("=") for part in grows[2].split(",")] if grows else []
+        return cls(
+            nodes=int(environment.get("VFSEARCH_NODES", "1")),
+            count=int(grows[1]) if grows else 0,
+            resources={name: float(value) for name, _, value in pairs},
+        )
+
+    def grown(self, alive: Sequence[dict[str, float]]) -> list[dict[str, float]]:
+        """Add the nodes that can still be started to those that are alive."""
+        started = max(len(alive) - self.nodes, 0)
+        return [*alive, *(dict(self.resources) for _ in range(self.count - started))]
+
+
 @contextmanager
 def connected(address: str | None = None) -> Iterator[list[dict[str, float]]]:
     """Connect to ``address``, else to ``RAY_ADDRESS``, else start Ray here (loopback dashboard).
@@ -40,10 +86,11 @@ def connected(address: str | None = None) -> Iterator[list[dict[str, float]]]:
     A connection that exists already is used and left as it is.
 
     Yields:
-        The total resources of every node that is alive.
+        The total resources of every node that is there, or that the cluster would start.
 
     Raises:
-        SweepError: the cluster cannot be reached or Ray does not start.
+        SweepError: the cluster cannot be reached, Ray does not start, or a node runs another
+            version of the program.
     """
     # Ray prints these on the driver's standard output; ours is the reason of the trial. The
     # variable is read when ray is imported.
@@ -84,7 +131,13 @@ def connected(address: str | None = None) -> Iterator[list[dict[str, float]]]:
         raise SweepError(f"{where}: {str(error).strip().partition(chr(10))[0]}") from None
     _protect_token()
     try:
-        yield _nodes()
+        if settings["address"] == "local":
+            yield _nodes()
+        else:
+            expected = Expected.read(os.environ)
+            _wait_for(expected.nodes)
+            check_nodes()
+            yield expected.grown(_nodes())
     finally:
         ray.shutdown()
 
@@ -104,6 +157,16 @@ def _nodes() -> list[dict[str, float]]:
 
     nodes: list[dict[str, Any]] = ray.nodes()  # type: ignore[no-untyped-call]
     return [node["Resources"] for node in nodes if node["Alive"]]
+
+
+def _wait_for(nodes: int) -> None:
+    """Give the nodes that belong to the cluster a while to join; go on with those that have."""
+    with contextlib.suppress(RetryError):
+        Retrying(
+            retry=retry_if_result(lambda there: there < nodes),
+            wait=wait_fixed(1),
+            stop=stop_after_delay(_JOIN),
+        )(lambda: len(_nodes()))
 
 
 def _protect_token() -> None:

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import ray
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from vfsearch.search.mailbox import Finished, Gone, Mailbox, Order, Report, Taken
 from vfsearch.search.resources import GroupShape
@@ -44,7 +45,13 @@ class WorkerGroup:
         self.shape = shape
         self._storage = storage
         self._max_retries = 0
-        self._mailbox: Any = ray.remote(Mailbox).options(num_cpus=0, max_concurrency=1000).remote()
+        # On its owner's node: a lost worker node must not take the mailbox along.
+        here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
+        self._mailbox: Any = (
+            ray.remote(Mailbox)
+            .options(num_cpus=0, max_concurrency=1000, scheduling_strategy=here)
+            .remote()
+        )
         self._generation = 0
         self._retries = 0
         self._spoilt = False

@@ -8,7 +8,14 @@ import sqlalchemy as sa
 from vfsearch.search.definition import SweepConfig
 
 _FREE = {"budget", "concurrency", "start", "warm_start", "storage", "description"}
-_FREE_SETTINGS = ("seed", "workers.", "tracking.", "corpus.root", "corpus.store")
+_FREE_SETTINGS = (
+    "seed",
+    "workers.",
+    "tracking.",
+    "corpus.root",
+    "corpus.store",
+    "corpus.cache_gib",
+)
 
 
 def definition(config: SweepConfig) -> dict[str, Any]:

@@ -52,6 +52,49 @@ def slots(shape: GroupShape, nodes: Sequence[Node], concurrency: int | Literal["
     return fit if concurrency == "auto" else min(fit, concurrency)
 
 
+@dataclass(frozen=True, kw_only=True)
+class Packing:
+    """How the trials of a sweep lie on a cluster."""
+
+    trials: int = 1
+    """At once."""
+    workers: int = 1
+    """Per trial."""
+    gpus_per_worker: float = 0.0
+    gpus: float = 0.0
+    """Of the cluster."""
+    cpus: float = 0.0
+    """Of the cluster."""
+
+    @property
+    def gpus_per_trial(self) -> float:
+        """GPUs that one trial holds."""
+        return self.workers * self.gpus_per_worker
+
+    def __str__(self) -> str:
+        each = self.gpus_per_worker
+        sharing = f" ({each:g} GPU each)" if each not in (0.0, 1.0) else ""
+        pool = f"{self.gpus:g} GPUs" if each else f"{self.cpus:g} CPUs"
+        return f"{pool}: {_count(self.trials, 'trial')} × {_count(self.workers, 'worker')}{sharing}"
+
+
+def packing(
+    shape: GroupShape, nodes: Sequence[Node], concurrency: int | Literal["auto"]
+) -> Packing:
+    """Lay trials of one shape on the nodes."""
+    return Packing(
+        trials=slots(shape, nodes, concurrency),
+        workers=shape.workers,
+        gpus_per_worker=shape.gpus,
+        gpus=sum(node.get("GPU", 0.0) for node in nodes),
+        cpus=sum(node.get("CPU", 0.0) for node in nodes),
+    )
+
+
+def _count(number: int, what: str) -> str:
+    return f"{number} {what}" if number == 1 else f"{number} {what}s"
+
+
 def _workers_that_fit(shape: GroupShape, nodes: Sequence[Node]) -> int:
     return sum(_on_node(shape, node) for node in nodes)
 

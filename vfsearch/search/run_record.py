@@ -177,12 +177,13 @@ def _facts(config: RunConfig, seeds: Sequence[int], world: int) -> dict[str, str
 
 
 def _dataset(config: RunConfig, store: Store | Features) -> DatasetInfo:
-    root = config.corpus.root
+    root, file = config.corpus.root, csv_path(config.corpus, store.name)
+    remote = config.corpus.remote
     return DatasetInfo(
-        name=f"{root.name}/{csv_path(config.corpus, store.name).stem}",
+        name=f"{root.name}/{file.stem}",
         digest=store.split_hash[:32],
         context=_CONTEXT[store.name],
-        source=str(csv_path(config.corpus, store.name)),
+        source=str(file) if remote is None else f"{remote}/{file.relative_to(root)}",
         profile={
             "split_sha256": store.split_hash,
             "identities": len(store.identities),

@@ -1,27 +1,35 @@
 """A sweep: Ray Tune executes, the study decides, and nothing is left behind."""
 
-from collections.abc import Iterator
+import os
+from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import contextmanager
-from dataclasses import dataclass
+from contextlib import ExitStack, contextmanager
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+import optuna
+
 from vfsearch.config import RunConfig, TrackingConfig, home
+from vfsearch.search import records
+from vfsearch.search.analysis import trials_table
 from vfsearch.search.cluster import connected
 from vfsearch.search.comparable import IncomparableError
 from vfsearch.search.definition import SweepConfig
+from vfsearch.search.gauges import Gauges
 from vfsearch.search.ledger import Ledger, Watcher
 from vfsearch.search.mailbox import TRAINING, Order
+from vfsearch.search.progress import PLACE, seconds_left
 from vfsearch.search.race_record import report_extras
 from vfsearch.search.records import Asked
 from vfsearch.search.report import write_report
-from vfsearch.search.resources import GroupShape, shape_of, slots
+from vfsearch.search.resources import Packing, packing, shape_of
+from vfsearch.search.snapshot import StudySnapshot, mirror_key, recovery_store, restore_study
 from vfsearch.search.study import open_study
-from vfsearch.search.sweep_study import SweepStudy
 from vfsearch.search.tracks import SweepTracks
 from vfsearch.search.tuning import run_tune, tune_config
 from vfsearch.search.warm_start import FromMlflow, from_mlflow
+from vfsearch.tracking.artifacts import ArtifactStore
 from vfsearch.tracking.connection import Connection, connect
 from vfsearch.tracking.runs import RunKey, Status
 
@@ -50,6 +58,16 @@ class Mode:
     """Keep the workers between trials."""
     performer: str = TRAINING
     """Who performs trials in the workers, as ``module:class``."""
+
+    announce: Callable[[Packing, float | None], None] = lambda _packing, _seconds: None
+    """Told before the first trial how trials will be packed, and the seconds that they will take
+    (None: no trial has ended yet to go by)."""
+
+    @property
+    def on_cluster(self) -> bool:
+        """Whether the nodes are others' machines too, which may be lost one by one."""
+        address = self.address or os.environ.get("RAY_ADDRESS")
+        return address not in (None, "local")
 
 
 def sweep_folder(name: str) -> Path:
@@ -81,19 +99,50 @@ def run_sweep(
     """
     mode = mode or Mode()
     folder = sweep_folder(config.name)
-    with open_study(config, create=True, resume=resume, mlflow=_past(config)) as study:
+    with ExitStack() as stack:
+        server = stack.enter_context(connecting(config.base.tracking))
+        if resume and config.storage is None and not (folder / "study.db").exists():
+            found = recovery_store(config, server.result(), on_cluster=mode.on_cluster)
+            if found is not None:
+                restore_study(folder / "study.db", found)
+        study = stack.enter_context(
+            open_study(config, create=True, resume=resume, mlflow=_past(config))
+        )
         tracks: SweepTracks | None = None
+        snapshot: StudySnapshot | None = None
         status: Status = "FAILED"
         unsent: tuple[str, ...] = ()
         try:
-            with connecting(config.base.tracking) as server, connected(mode.address) as nodes:
+            with connected(mode.address) as nodes:
                 shape = shape_of(config.base.workers, nodes)
                 connection = server.result()
+                recovery = recovery_store(config, connection, on_cluster=mode.on_cluster)
                 if connection is not None:
                     running = [asked.number for asked in study.running()]
                     tracks = SweepTracks(connection, config, running)
                     tracks.log_definition(folder)
-                ledger = _ledger(study, shape, nodes, tracks, watcher, mode)
+                if recovery is not None and config.storage is None:
+                    watcher = snapshot = StudySnapshot(folder / "study.db", recovery, watcher)
+                packed = packing(shape, nodes, config.concurrency)
+                study.study.set_user_attr(PLACE, asdict(packed))
+                mode.announce(packed, _estimate(study.study, packed))
+                watcher = Gauges(config.name, config.objectives[0].metric, packed, watcher)
+                dispatch = Dispatch(
+                    sweep=config.name,
+                    nodes=nodes,
+                    mode=mode,
+                    tracks=tracks,
+                    recovery=recovery,
+                    snapshot=snapshot,
+                )
+                ledger = Ledger(
+                    study=study,
+                    slots=packed.trials,
+                    gpus=shape.workers * shape.gpus,
+                    dispatch=dispatch,
+                    facts=lambda number: {} if tracks is None else tracks.facts(number),
+                    watcher=watcher,
+                )
                 retries = config.base.workers.max_retries
                 run_tune(ledger, folder, warm=mode.warm, max_retries=retries)
             ledger.settle()
@@ -111,6 +160,8 @@ def run_sweep(
             # Ray is gone, and with it every worker: what they left behind can be sent.
             if tracks is not None:
                 unsent = tracks.close(status)
+            if snapshot is not None:
+                snapshot.close(finished=status == "FINISHED")
     if ledger.interrupted:
         raise KeyboardInterrupt
     return SweepOutcome(
@@ -122,37 +173,43 @@ def run_sweep(
     )
 
 
-def _ledger(
-    study: SweepStudy,
-    shape: GroupShape,
-    nodes: list[dict[str, float]],
-    tracks: SweepTracks | None,
-    watcher: Watcher,
-    mode: Mode,
-) -> Ledger:
-    config = study.config
-    return Ledger(
-        study=study,
-        slots=slots(shape, nodes, config.concurrency),
-        gpus=shape.workers * shape.gpus,
-        dispatch=lambda asked: _dispatch(config.name, asked, nodes, mode, tracks),
-        facts=lambda number: {} if tracks is None else tracks.facts(number),
-        watcher=watcher,
-    )
+@dataclass(frozen=True, kw_only=True)
+class Dispatch:
+    """Makes Tune's configuration of a trial: its order, and the workers that it needs."""
+
+    sweep: str
+    nodes: list[dict[str, float]]
+    mode: Mode
+    tracks: SweepTracks | None
+    recovery: ArtifactStore | None
+    """Where checkpoints are kept besides."""
+    snapshot: StudySnapshot | None
+
+    def __call__(self, asked: Asked) -> dict[str, Any]:
+        """Build the order; its proposal is safe before it goes out."""
+        if self.snapshot is not None:
+            self.snapshot.proposed()
+        extra: dict[str, Any] = {"seeds": list(asked.seeds)}
+        if self.tracks is not None:
+            extra["tracked"] = self.tracks.trial(asked).to_json()
+        if self.recovery is not None:
+            extra["recovery"] = f"{self.recovery.root}/{mirror_key(asked.number)}"
+            extra["begun"] = asked.epoch > 0
+        order = Order(
+            number=asked.number,
+            config=absolute(asked.config).model_dump(mode="json"),
+            out=str(trial_folder(self.sweep, asked.number)),
+            performer=self.mode.performer,
+            extra=extra,
+        )
+        shape = shape_of(asked.config.workers, self.nodes)
+        return tune_config(order, shape, sweep_folder(self.sweep))
 
 
-def _dispatch(
-    sweep: str, asked: Asked, nodes: list[dict[str, float]], mode: Mode, tracks: SweepTracks | None
-) -> dict[str, Any]:
-    tracked = {} if tracks is None else {"tracked": tracks.trial(asked).to_json()}
-    order = Order(
-        number=asked.number,
-        config=absolute(asked.config).model_dump(mode="json"),
-        out=str(trial_folder(sweep, asked.number)),
-        performer=mode.performer,
-        extra={"seeds": list(asked.seeds), **tracked},
-    )
-    return tune_config(order, shape_of(asked.config.workers, nodes), sweep_folder(sweep))
+def _estimate(study: optuna.Study, packed: Packing) -> float | None:
+    """Seconds that the sweep will still take, by the trials that it has (when it is resumed)."""
+    stored = SweepConfig.model_validate(study.user_attrs[records.SWEEP])
+    return seconds_left(trials_table(study), stored.budget.trials, packed.trials)
 
 
 def _past(config: SweepConfig) -> FromMlflow | None:
@@ -163,7 +220,9 @@ def _past(config: SweepConfig) -> FromMlflow | None:
 
 def absolute(config: RunConfig) -> RunConfig:
     """Make the corpus folder absolute: workers may start in another directory."""
-    corpus = config.corpus.model_copy(update={"root": config.corpus.root.absolute()})
+    corpus = config.corpus
+    if corpus.remote is None:
+        corpus = corpus.model_copy(update={"root": corpus.root.absolute()})
     if corpus.store is not None:
         corpus = corpus.model_copy(update={"store": corpus.store.absolute()})
     return config.model_copy(update={"corpus": corpus})

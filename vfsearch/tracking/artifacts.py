@@ -2,7 +2,7 @@
 
 import hashlib
 import os
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -15,6 +15,7 @@ from vfsearch.tracking.upload import BLOCK, base64_digest, measure, noted_sha256
 
 if TYPE_CHECKING:
     from mypy_boto3_s3 import S3Client
+    from mypy_boto3_s3.type_defs import ObjectIdentifierTypeDef
 
 CONFLICT = ("PreconditionFailed", "ConditionalRequestConflict", "412")
 
@@ -196,6 +197,15 @@ class ArtifactStore:
                 raise TrackingError(f"{entry.uri}: its name points out of the folder")
             stored.append(self.download_file(entry.key, folder / relative))
         return stored
+
+    def remove(self, keys: Iterable[str]) -> None:
+        """Remove objects; one that is not there is no error."""
+        names: list[ObjectIdentifierTypeDef] = [{"Key": self._full(key)} for key in keys]
+        with self._errors(self._full("")):
+            for start in range(0, len(names), 1000):  # what one request may hold
+                self._client.delete_objects(
+                    Bucket=self._bucket, Delete={"Objects": names[start : start + 1000]}
+                )
 
     @cached_property
     def _client(self) -> "S3Client":

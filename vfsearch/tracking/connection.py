@@ -14,6 +14,7 @@ from vfsearch.config import home as default_home
 from vfsearch.errors import TrackingError
 from vfsearch.tracking import stack
 from vfsearch.tracking.artifacts import ArtifactStore
+from vfsearch.tracking.stack import StackInfo
 from vfsearch.tracking.storage import Storage
 
 if TYPE_CHECKING:
@@ -114,11 +115,7 @@ def connect(config: TrackingConfig, home: Path | None = None) -> Connection:
             "MLFLOW_TRACKING_PASSWORD, or in ~/.mlflow/credentials"
         )
     _check(uri)
-    storage = Storage(
-        addressing=config.addressing, encryption=config.encryption, kms_key=config.kms_key
-    )
-    if local is not None and uri == local.tracking_uri:
-        storage = replace(local.storage(), encryption=config.encryption)
+    storage = _storage(config, local if local and uri == local.tracking_uri else None)
     experiment_id, artifacts = _experiment(uri, config)
     return Connection(
         uri=uri,
@@ -126,6 +123,21 @@ def connect(config: TrackingConfig, home: Path | None = None) -> Connection:
         experiment_id=experiment_id,
         artifacts=artifacts,
         storage=storage,
+    )
+
+
+def storage_of(config: TrackingConfig, home: Path | None = None) -> Storage:
+    """How S3 is reached where no tracking server is needed: as `connect` would reach it."""
+    local = stack.status(home or default_home()).info
+    uri = config.uri or os.environ.get("MLFLOW_TRACKING_URI") or (local and local.tracking_uri)
+    return _storage(config, local if local and uri == local.tracking_uri else None)
+
+
+def _storage(config: TrackingConfig, local: StackInfo | None) -> Storage:
+    if local is not None:
+        return replace(local.storage(), encryption=config.encryption)
+    return Storage(
+        addressing=config.addressing, encryption=config.encryption, kms_key=config.kms_key
     )
 
 

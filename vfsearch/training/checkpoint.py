@@ -85,7 +85,7 @@ def save_checkpoint(
     partial = root / f".{folder.name}.partial"
     try:
         root.mkdir(parents=True, exist_ok=True)
-        before = _target(root, "last")
+        before = target(root, "last")
         for stale in (partial, folder):  # left by a run that died here; no link points to them
             if stale.exists():
                 shutil.rmtree(stale)
@@ -101,10 +101,10 @@ def save_checkpoint(
                 file.flush()
                 os.fsync(file.fileno())
         partial.rename(folder)
-        _link(root, "last", folder)
+        link(root, "last", folder)
         if state.best.epoch == state.epoch:
-            _link(root, "best", folder)
-        keep = {folder.name, before, _target(root, "best")}
+            link(root, "best", folder)
+        keep = {folder.name, before, target(root, "best")}
         for old in root.glob("epoch-*"):
             if old.name not in keep:
                 shutil.rmtree(old)
@@ -115,9 +115,9 @@ def save_checkpoint(
 
 def repair_links(root: Path, state: CheckpointState) -> None:
     """Point ``best`` at ``last`` where a kill fell between the two links."""
-    last = _target(root, "last")
-    if last is not None and state.best.epoch == state.epoch and _target(root, "best") != last:
-        _link(root, "best", root / last)
+    last = target(root, "last")
+    if last is not None and state.best.epoch == state.epoch and target(root, "best") != last:
+        link(root, "best", root / last)
 
 
 def read_file(folder: Path, name: str) -> bytes:
@@ -236,12 +236,14 @@ def _plain(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
     }
 
 
-def _target(root: Path, name: str) -> str | None:
-    link = root / name
-    return link.readlink().name if link.is_symlink() else None
+def target(root: Path, name: str) -> str | None:
+    """Name of the folder that ``last`` or ``best`` points to; None: there is none."""
+    found = root / name
+    return found.readlink().name if found.is_symlink() else None
 
 
-def _link(root: Path, name: str, folder: Path) -> None:
+def link(root: Path, name: str, folder: Path) -> None:
+    """Point ``last`` or ``best`` at a folder of ``root``, atomically."""
     fresh = root / f".{name}.partial"
     fresh.unlink(missing_ok=True)
     fresh.symlink_to(folder.name)
