@@ -72,7 +72,6 @@ def test_an_empty_range_names_both_ends(tmp_path: Path, capsys: pytest.CaptureFi
         (["stack", "backup", "--out", "copies", "--bucket", "b"], 2),
         (["stack", "restore", "missing"], 2),
         (["stack", "init", "--bucket", "b", "--endpoint", "http://x", "--require-tls"], 2),
-        (["sync"], 5),
         (["corpus", "synth", "--out", "c", "--identities", "2"], 2),
         (["corpus", "synth", "--out", "c", "--identities", "60", "--rho", "a,b"], 2),
     ],
@@ -89,6 +88,14 @@ def test_what_is_missing_or_wrong_ends_with_its_code(
     assert result[0] == code, result
     assert "Traceback" not in result[1] + result[2]
     assert not list(tmp_path.iterdir())
+
+
+def test_a_sync_with_nothing_to_send_needs_no_server(
+    home: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    code, out, err = run(capsys, "sync")
+    assert (code, err) == (0, "")
+    assert out.startswith("0 runs sent")
 
 
 def test_an_unreachable_tracking_server_is_told_before_anything_starts(
