@@ -264,8 +264,8 @@ budget: {trials: 4}
         "low=-1.0",
         "x.yaml:6: reweighting.temperature depends on loss.margn, which is no other parameter "
         "(did you mean loss.margin?)",
-        "x.yaml:7: model.face.encoder reaches 'resnet': input should be 'ir50', 'ir_se50' or "
-        "'small'",
+        "x.yaml:7: model.face.encoder reaches 'resnet': input should be 'ir50', 'ir_se50', "
+        "'small', 'statistics' or 'discriminants'",
         "x.yaml:10: constraints.0: 'classifier.norm_bound < 50': '< 50' cannot be read "
         "(use <= or >=)",
         "x.yaml:11: time/evaluation is neither a setting nor a metric (like "
