@@ -72,6 +72,7 @@ def run(
     from vfsearch.cli.live import screen
     from vfsearch.cli.show import console, seconds
     from vfsearch.search.budget import price_of
+    from vfsearch.search.pack_book import why_alone
     from vfsearch.search.sweep import Mode, run_sweep
 
     def announce(packed: "Packing", left: float | None) -> None:
@@ -83,6 +84,8 @@ def run(
         console.print(", ".join([str(packed), *estimate]))
 
     mode = Mode(address=address, warm=not cold, announce=announce)
+    if config.pack > 1 and (reason := why_alone(config)) is not None:
+        console.print(f"trials train alone, not in packs of {config.pack}: {reason}")
     with screen(config) as watcher:
         outcome = run_sweep(config, resume=resume, watcher=watcher, mode=mode)
     console.print(f"sweep {outcome.name} ended: {outcome.stop_reason}")

@@ -164,6 +164,9 @@ class SweepConfig(Section):
     """Earlier searches to learn from."""
     concurrency: Count | Literal["auto"] = "auto"
     """Trials at once; ``auto``: what fits the machine or cluster."""
+    pack: Count = 1
+    """Trials that train together in one process, on ``corpus.features``, where they differ only in
+    scalars; each ends as it would alone. 1: every trial by itself."""
     storage: Annotated[str, AfterValidator(_storage)] | None = None
     """Database of the study; null: SQLite in the sweep's folder under the vfsearch home."""
 

@@ -12,6 +12,7 @@ ends the *group*, and the order is given to the next one, which resumes from the
 import contextlib
 import threading
 import time
+import uuid
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -43,13 +44,15 @@ class WorkerGroup:
             storage: Throwaway folder for Ray Train's own files, seen by every node.
         """
         self.shape = shape
+        self.mailbox = f"mailbox-{uuid.uuid4().hex}"
+        """By which name the driver finds it, to answer a pack."""
         self._storage = storage
         self._max_retries = 0
         # On its owner's node: a lost worker node must not take the mailbox along.
         here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
         self._mailbox: Any = (
             ray.remote(Mailbox)
-            .options(num_cpus=0, max_concurrency=1000, scheduling_strategy=here)
+            .options(num_cpus=0, max_concurrency=1000, scheduling_strategy=here, name=self.mailbox)
             .remote()
         )
         self._generation = 0

@@ -7,7 +7,7 @@ import sqlalchemy as sa
 
 from vfsearch.search.definition import SweepConfig
 
-_FREE = {"budget", "concurrency", "start", "warm_start", "storage", "description"}
+_FREE = {"budget", "concurrency", "pack", "start", "warm_start", "storage", "description"}
 _FREE_SETTINGS = (
     "seed",
     "workers.",

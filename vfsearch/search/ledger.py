@@ -95,6 +95,10 @@ class Ledger:
         self.watcher.started(asked)
         return config
 
+    def rename(self, tune_id: str, other: str) -> None:
+        """Know a trial that was given out by another name from here on."""
+        self._live[other] = self._live.pop(tune_id)
+
     def _next(self) -> Asked | None:
         while self._waiting:
             asked = self._waiting.pop(0)

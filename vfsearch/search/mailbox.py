@@ -84,6 +84,8 @@ class Taken:
 
 
 Event = Report | Finished | Gone | Taken
+Answer = bool | str
+"""True: go on; False: end the training here; a text: what a pack does next."""
 
 
 class Mailbox:
@@ -98,7 +100,7 @@ class Mailbox:
         self._changed = asyncio.Condition()
         self._events: asyncio.Queue[Event] = asyncio.Queue()
         self._ticket = 0
-        self._answers: dict[int, asyncio.Future[bool]] = {}
+        self._answers: dict[int, asyncio.Future[Answer]] = {}
         self._present: list[Any] = []
         self._taken = (0, 0)
 
@@ -126,7 +128,7 @@ class Mailbox:
         except TimeoutError:
             return None
 
-    async def answer(self, ticket: int, go_on: bool) -> None:
+    async def answer(self, ticket: int, go_on: Answer) -> None:
         """Answer a report; one that was withdrawn meanwhile is ignored."""
         future = self._answers.pop(ticket, None)
         if future is not None and not future.done():
@@ -186,12 +188,12 @@ class Mailbox:
         epoch: int,
         metrics: dict[str, float],
         facts: dict[str, str] | None = None,
-    ) -> bool:
+    ) -> Answer:
         """Hand in an epoch (rank 0); True: go on, False: end the training here."""
         if not self._is_current(generation, sequence):
             return False
         self._ticket += 1
-        future: asyncio.Future[bool] = asyncio.get_running_loop().create_future()
+        future: asyncio.Future[Answer] = asyncio.get_running_loop().create_future()
         self._answers[self._ticket] = future
         self._events.put_nowait(
             Report(ticket=self._ticket, epoch=epoch, metrics=metrics, facts=facts or {})

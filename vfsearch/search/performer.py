@@ -32,9 +32,9 @@ from vfsearch.training.distributed import World, gather_values
 from vfsearch.training.loop import EpochReport, Stores
 
 logger = logging.getLogger(__name__)
-_SEND = 300.0
+SEND = 300.0
 """Seconds that the log of a trial may take to be sent once the trial has ended."""
-_GO_HOME = 15.0
+GO_HOME = 15.0
 """Seconds that a worker which is sent home waits for its logs."""
 
 
@@ -87,7 +87,7 @@ class TrainTrial:
         if record is not None:
             record.ended(outcome)
             # The figure, the lists and the sending: the next trial need not wait for them.
-            self._later(record.complete, outcome, _SEND)
+            self._later(record.complete, outcome, SEND)
         # The graph of DDP's hooks is cyclic: free the model now, not in the next trial.
         gc.collect()
         if device.type == "cuda":
@@ -107,12 +107,12 @@ class TrainTrial:
         record, self._record = self._record, None
         if record is not None:
             record.failed(reason, Path(task.order.out) / f"error-rank{self._rank}.txt")
-            self._later(record.send, _SEND)
+            self._later(record.send, SEND)
 
     def close(self) -> None:
         """Wait a moment for what is being sent, and let the corpus go."""
         for thread in self._pending:
-            thread.join(_GO_HOME / len(self._pending))
+            thread.join(GO_HOME / len(self._pending))
         if self._held is not None:
             self._held.close()
 
@@ -162,7 +162,7 @@ class _Reporter:
             self._record.epoch(report)
         if self._mirror is not None:
             self._mirror.note()
-        return self._reply(report.epoch, report.metrics, {EVALUATION: self.evaluation})
+        return bool(self._reply(report.epoch, report.metrics, {EVALUATION: self.evaluation}))
 
 
 def local_workers(world: World, device: torch.device) -> list[int]:

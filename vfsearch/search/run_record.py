@@ -160,7 +160,8 @@ class RunRecord:
         kept = self._best.get(folder.parent)
         if kept is not None and kept[0] == folder:
             return kept[1]
-        model, _ = load_model(best, torch.device("cpu"))
+        on_features = self._config.corpus.features is not None
+        model, _ = load_model(best, torch.device("cpu"), on_features=on_features)
         return evaluator.embed(model, device="cpu")
 
 

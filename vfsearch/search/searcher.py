@@ -9,6 +9,7 @@ from ray.tune.search import Searcher
 from ray.tune.stopper import Stopper
 
 from vfsearch.search.ledger import Ledger
+from vfsearch.search.pack_book import PackBook
 
 T = TypeVar("T")
 
@@ -16,7 +17,7 @@ T = TypeVar("T")
 class _OverLedger:
     """Holds the ledger, and keeps it out of the snapshots that Tune makes and nobody reads."""
 
-    _ledger: Ledger
+    _ledger: Ledger | PackBook
 
     def __getstate__(self) -> dict[str, Any]:
         return {}
@@ -32,7 +33,7 @@ class _OverLedger:
 class StudySearcher(_OverLedger, Searcher):
     """Proposes what the study asks."""
 
-    def __init__(self, ledger: Ledger) -> None:
+    def __init__(self, ledger: Ledger | PackBook) -> None:
         super().__init__(metric=None, mode=None)
         self._ledger = ledger
 
@@ -64,7 +65,7 @@ class StudySearcher(_OverLedger, Searcher):
 class StudyScheduler(_OverLedger, FIFOScheduler):
     """Reports every epoch to the study and stops what the study prunes."""
 
-    def __init__(self, ledger: Ledger) -> None:
+    def __init__(self, ledger: Ledger | PackBook) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
         self._ledger = ledger
 
@@ -85,7 +86,7 @@ class Halted(BaseException):
 class WhenInterrupted(_OverLedger, Stopper):
     """Ends the sweep at the next turn of Tune's loop after an interrupt or an error."""
 
-    def __init__(self, ledger: Ledger) -> None:
+    def __init__(self, ledger: Ledger | PackBook) -> None:
         self._ledger = ledger
 
     def __call__(self, _trial_id: str, _result: dict[str, Any]) -> bool:

@@ -9,7 +9,7 @@ from typing import Any, Protocol
 import ray
 
 from vfsearch.errors import ConfigError, TrainingDiverged
-from vfsearch.search.mailbox import Finished, Task
+from vfsearch.search.mailbox import Answer, Finished, Task
 
 
 class Reply(Protocol):
@@ -17,8 +17,11 @@ class Reply(Protocol):
 
     def __call__(
         self, epoch: int, metrics: dict[str, float], facts: dict[str, str] | None = None, /
-    ) -> bool:
-        """Whether to go on. ``facts``: what holds for the whole run, see `mailbox.Report`."""
+    ) -> Answer:
+        """Whether to go on, or what a pack does next.
+
+        ``facts``: what holds for the whole run, see `mailbox.Report`.
+        """
         ...
 
 
@@ -78,9 +81,11 @@ def serve_trials(setting: dict[str, Any]) -> None:
 def _perform(performer: Performer, task: Task, mailbox: Any, generation: int) -> Finished:
     def reply(
         epoch: int, metrics: dict[str, float], facts: dict[str, str] | None = None, /
-    ) -> bool:
-        go_on = ray.get(mailbox.report.remote(generation, task.sequence, epoch, metrics, facts))
-        return bool(go_on)
+    ) -> Answer:
+        answer: Answer = ray.get(
+            mailbox.report.remote(generation, task.sequence, epoch, metrics, facts)
+        )
+        return answer
 
     summary = performer.perform(task, reply)
     if summary.get("stopped"):

@@ -19,6 +19,7 @@ from vfsearch.search.definition import SweepConfig
 from vfsearch.search.gauges import Gauges
 from vfsearch.search.ledger import Ledger, Watcher
 from vfsearch.search.mailbox import TRAINING, Order
+from vfsearch.search.pack_book import PackBook, members
 from vfsearch.search.progress import PLACE, seconds_left
 from vfsearch.search.race_record import report_extras
 from vfsearch.search.records import Asked
@@ -138,13 +139,15 @@ def run_sweep(
                 ledger = Ledger(
                     study=study,
                     slots=packed.trials,
-                    gpus=shape.workers * shape.gpus,
+                    gpus=shape.workers * shape.gpus / (members(config) if recovery is None else 1),
                     dispatch=dispatch,
                     facts=lambda number: {} if tracks is None else tracks.facts(number),
                     watcher=watcher,
                 )
                 retries = config.base.workers.max_retries
-                run_tune(ledger, folder, warm=mode.warm, max_retries=retries)
+                # Members of a pack have no mirror of their checkpoints.
+                book = _packs(ledger, retries) if recovery is None else None
+                run_tune(book or ledger, folder, warm=mode.warm, max_retries=retries)
             ledger.settle()
             status = "KILLED" if ledger.interrupted else "FINISHED"
             if status == "FINISHED":
@@ -212,6 +215,26 @@ def _estimate(study: optuna.Study, packed: Packing) -> float | None:
     return seconds_left(trials_table(study), stored.budget.trials, packed.trials)
 
 
+def _packs(ledger: Ledger, max_retries: int) -> PackBook | None:
+    """The book of packs, if the sweep wants them and its trials can share one."""
+    config = ledger.study.config
+    if members(config) == 1:
+        return None
+    return PackBook(
+        ledger=ledger,
+        size=config.pack,
+        slots=ledger.slots,
+        max_retries=max_retries,
+        answer=_answer,
+    )
+
+
+def _answer(mailbox: str, ticket: int, text: str) -> None:
+    import ray
+
+    ray.get(ray.get_actor(mailbox).answer.remote(ticket, text))
+
+
 def _past(config: SweepConfig) -> FromMlflow | None:
     """How a warm start reads sweeps in MLflow; None without tracking."""
     tracking = config.base.tracking
@@ -223,6 +246,8 @@ def absolute(config: RunConfig) -> RunConfig:
     corpus = config.corpus
     if corpus.remote is None:
         corpus = corpus.model_copy(update={"root": corpus.root.absolute()})
+    if corpus.features is not None:
+        corpus = corpus.model_copy(update={"features": corpus.features.absolute()})
     if corpus.store is not None:
         corpus = corpus.model_copy(update={"store": corpus.store.absolute()})
     return config.model_copy(update={"corpus": corpus})

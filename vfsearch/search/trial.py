@@ -14,6 +14,7 @@ from ray.tune import Trainable
 from vfsearch.config import RunConfig
 from vfsearch.search.group import WorkerGroup
 from vfsearch.search.mailbox import Finished, Order, Report
+from vfsearch.search.pack_book import ROUND
 from vfsearch.search.resources import GroupShape
 
 
@@ -34,6 +35,12 @@ class SweepTrial(Trainable):
             self._group.answer(report, go_on=True)
         event = self._group.wait(self._timeout)
         if isinstance(event, Report):
+            if ROUND in event.facts:  # the driver answers a pack itself
+                return {
+                    "facts": json.dumps(event.facts),
+                    "ticket": event.ticket,
+                    "mailbox": self._group.mailbox,
+                }
             self._report = event
             return {
                 "epoch": event.epoch,
@@ -66,7 +73,7 @@ class SweepTrial(Trainable):
             self._group = None
         if self._group is None:
             self._group = WorkerGroup(shape, storage=Path(config["storage"]))
-        self._group.assign(order, max_retries=workers.max_retries)
+        self._group.assign(order, max_retries=order.extra.get("max_retries", workers.max_retries))
 
     def _stop_if_running(self) -> None:
         if self._group is not None and self._report is not None:

@@ -15,6 +15,7 @@ from typing import Any
 
 from vfsearch.search.ledger import Ledger
 from vfsearch.search.mailbox import Order
+from vfsearch.search.pack_book import PackBook
 from vfsearch.search.resources import GroupShape
 
 _TUNE = {
@@ -41,7 +42,7 @@ def tune_config(order: Order, shape: GroupShape, folder: Path) -> dict[str, Any]
     }
 
 
-def run_tune(ledger: Ledger, folder: Path, *, warm: bool, max_retries: int) -> None:
+def run_tune(ledger: Ledger | PackBook, folder: Path, *, warm: bool, max_retries: int) -> None:
     """Run Tune until the ledger gives out nothing more, or is interrupted.
 
     Args:
@@ -92,7 +93,7 @@ def _short_name(trial: Any) -> str:
 
 
 @contextmanager
-def _interruptible(ledger: Ledger) -> Iterator[None]:
+def _interruptible(ledger: Ledger | PackBook) -> Iterator[None]:
     """Let SIGINT and SIGTERM end the sweep in order; a second one acts as usual."""
     if threading.current_thread() is not threading.main_thread():
         yield

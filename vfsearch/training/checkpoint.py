@@ -65,6 +65,11 @@ class CheckpointState(BaseModel):
 Read = Callable[[str], bytes | None]
 
 
+def folder_name(epoch: int) -> str:
+    """Name of the folder of an epoch."""
+    return f"epoch-{epoch:05d}"
+
+
 def save_checkpoint(
     root: Path,
     state: CheckpointState,
@@ -81,7 +86,7 @@ def save_checkpoint(
     Raises:
         CheckpointError: the folder cannot be written.
     """
-    folder = root / f"epoch-{state.epoch:05d}"
+    folder = root / folder_name(state.epoch)
     partial = root / f".{folder.name}.partial"
     try:
         root.mkdir(parents=True, exist_ok=True)

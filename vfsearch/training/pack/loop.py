@@ -87,7 +87,7 @@ class _Pack:
         assert isinstance(self.stores.train, Features)
         self.features = FeatureTensors.of(self.stores.train, self.device)
         reported: list[Member] = []
-        with _threads(self.device) as pool:
+        with threads(self.device) as pool:
             while True:
                 reports = {member.entry.number: member.report() for member in reported}
                 left, self.left = self.left, []
@@ -191,7 +191,7 @@ def _numbers(group: Iterable[Member]) -> tuple[int, ...]:
 
 
 @contextmanager
-def _threads(device: torch.device) -> Iterator[ThreadPoolExecutor]:
+def threads(device: torch.device) -> Iterator[ThreadPoolExecutor]:
     """On CPUs a thread per core, each with a chunk of its own; on a GPU one."""
     count = torch.get_num_threads() if device.type == "cpu" else 1
 

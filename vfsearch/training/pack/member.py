@@ -131,7 +131,7 @@ class Member:
             step=run.step,
             metrics=dict(self.history[-1]),
             best=self._best.epoch == run.epoch,
-            checkpoint=(self._root / "last").resolve(),
+            checkpoint=self._root.resolve() / files.folder_name(run.epoch),
             steps=self._rows(),
             evaluator=self.evaluator,
         )
