@@ -6,7 +6,7 @@ import torch
 from torch import nn
 
 from vfsearch.config import FaceConfig, ModelConfig, VoiceConfig
-from vfsearch.model.alignment import build_model
+from vfsearch.model.alignment import Dropout, build_model
 from vfsearch.model.face import build_face_encoder
 from vfsearch.model.features import LogMel
 from vfsearch.model.voice import build_voice_encoder
@@ -47,7 +47,7 @@ def test_head_sizes_and_classifier() -> None:
     model = build_model(SMALL, 7)
     assert count(model.face_head) == 2 * 512 + 512 * 128
     assert [type(layer) for layer in model.face_head] == [
-        nn.BatchNorm1d, nn.ReLU, nn.Linear, nn.Dropout,
+        nn.BatchNorm1d, nn.ReLU, nn.Linear, Dropout,
     ]  # fmt: skip
     assert model.classifier.bias is None
     assert model.classifier.weight.shape == (7, 128)

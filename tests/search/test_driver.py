@@ -107,10 +107,10 @@ def test_a_driver_elsewhere_is_judged_by_its_heartbeat(
     url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     engine = sa.create_engine(url)
-    here = driver._machine()
-    monkeypatch.setattr(driver, "_machine", lambda: "another machine")
+    here = driver.machine_id()
+    monkeypatch.setattr(driver, "machine_id", lambda: "another machine")
     remote = DriverLock(engine, "small", beat=3600)
-    monkeypatch.setattr(driver, "_machine", lambda: here)
+    monkeypatch.setattr(driver, "machine_id", lambda: here)
     with pytest.raises(SweepError, match=r"last heartbeat \d+ s ago.*try again in"):
         DriverLock(engine, "small")
     table = driver._DRIVERS

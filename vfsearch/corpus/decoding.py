@@ -53,10 +53,14 @@ def decode_face(path: str, side: int) -> UInt8[np.ndarray, "side side 3"] | str:
     image = cv2.imdecode(np.frombuffer(content, np.uint8), cv2.IMREAD_COLOR_RGB)
     if image is None:
         return "is no image that can be decoded"
+    return at_side(image, side)
+
+
+def at_side(image: np.ndarray, side: int) -> UInt8[np.ndarray, "side side 3"]:
+    """Bring a picture to ``side`` pixels; every face that a model sees came through here."""
     if image.shape[:2] != (side, side):
         # Up to a half, two by two pixels see everything, in a sixth of the time of an area mean.
         near = max(image.shape[:2]) <= 2 * side
         how = cv2.INTER_LINEAR if near else cv2.INTER_AREA
         image = cv2.resize(image, (side, side), interpolation=how)
-    face: UInt8[np.ndarray, "side side 3"] = image
-    return face
+    return np.ascontiguousarray(image, np.uint8)

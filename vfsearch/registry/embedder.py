@@ -13,7 +13,7 @@ import torch
 from jaxtyping import Float32, Int16, UInt8
 
 from vfsearch.config import RunConfig
-from vfsearch.corpus.decoding import SAMPLE_RATE
+from vfsearch.corpus.decoding import SAMPLE_RATE, at_side
 from vfsearch.errors import CorpusError
 from vfsearch.model.alignment import AlignmentModel
 from vfsearch.training.checkpoint import load_model
@@ -135,6 +135,4 @@ def read_face(source: Source, side: int) -> UInt8[np.ndarray, "side side 3"]:
     image = cv2.imdecode(coded, cv2.IMREAD_COLOR_RGB) if coded.size else None
     if image is None:
         raise CorpusError(f"{source.name}: is no picture that can be decoded")
-    if image.shape[:2] != (side, side):
-        image = cv2.resize(image, (side, side), interpolation=cv2.INTER_AREA)
-    return np.ascontiguousarray(image, np.uint8)
+    return at_side(image, side)
