@@ -22,7 +22,7 @@ def pulses(hertz: float, seconds: float = 1.0) -> np.ndarray:
     return samples
 
 
-@pytest.mark.parametrize("hertz", [95.0, 130.0, 180.0])
+@pytest.mark.parametrize("hertz", [95.0, 130.0, 180.0, 250.0])
 def test_pitch_is_heard_within_a_semitone(hertz: float) -> None:
     out = VoiceStatistics()(torch.from_numpy(pulses(hertz))[None])
     heard = float(out[0, 2 * BANDS + len(PITCHES)])
