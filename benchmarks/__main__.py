@@ -40,6 +40,7 @@ SCRIPTS = (
     Script("data", "decoding, the store, batches, shared memory", 120, ("data",)),
     Script("packed", "packs of runs on features", 60, ("packed",)),
     Script("start", "the command line before it works", 30, ("start",)),
+    Script("learn", "what the losses learn, beside the ceiling", 900, ("learn",), long=True),
 )
 
 
@@ -92,9 +93,10 @@ def _table(scripts: list[Script]) -> Table:
 
 def _figure(row: Row) -> str:
     value = row["value"]
-    return escape(
-        f"{value:,.0f} {row['unit']}" if abs(value) >= 1000 else f"{value:.3g} {row['unit']}"
-    )
+    text = f"{value:,.0f} {row['unit']}" if abs(value) >= 1000 else f"{value:.3g} {row['unit']}"
+    if "interval" in row:
+        text += f" [{', '.join(f'{bound:.3g}' for bound in row['interval'])}]"
+    return escape(text)
 
 
 def _mark(row: Row) -> str:

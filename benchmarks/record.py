@@ -7,7 +7,7 @@ import platform
 from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, TypedDict
+from typing import Any, NotRequired, TypedDict
 
 import psutil
 import torch
@@ -24,6 +24,10 @@ class Row(TypedDict):
     unit: str
     goal: str
     """Like ``< 2``, ``<= 1.5``, ``>= 20,000``; ``-``: no goal, shown for comparison."""
+    interval: NotRequired[Sequence[float]]
+    """95 %, where the figure is an estimate from a sample."""
+    seeds: NotRequired[Sequence[float]]
+    """The figure of each seed, where it is a mean over seeds."""
 
 
 def machine() -> dict[str, Any]:
@@ -53,7 +57,9 @@ def record(name: str, rows: Sequence[Row]) -> None:
     """Print the rows and keep them as ``results/<name>.json``."""
     for row in rows:
         state = {True: "met", False: "MISSED", None: ""}[met(row)]
-        print(f"{row['what']:<64} {row['value']:>12.4g} {row['unit']:<8} {row['goal']:>10} {state}")
+        span = " to ".join(f"{bound:.3g}" for bound in row.get("interval", ()))
+        figure = f"{row['value']:>12.4g} {row['unit']:<8} {span:<14}"
+        print(f"{row['what']:<64} {figure} {row['goal']:>10} {state}")
     RESULTS.mkdir(exist_ok=True)
     text = json.dumps({"machine": machine(), "rows": list(rows)}, indent=2)
     (RESULTS / f"{name}.json").write_text(text + "\n", encoding="utf-8")
