@@ -85,8 +85,8 @@ class CorpusConfig(Section):
     @property
     def remote(self) -> str | None:
         """The root's address if it is on S3."""
-        scheme, *parts = self.root.parts  # a path swallows one of the two slashes
-        return f"s3://{'/'.join(parts)}" if scheme == "s3:" else None
+        parts = self.root.parts  # none for "."; a path swallows one of the two slashes
+        return f"s3://{'/'.join(parts[1:])}" if parts[:1] == ("s3:",) else None
 
     @field_serializer("root", when_used="json")
     def _root(self, root: Path) -> str:
