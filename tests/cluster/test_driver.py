@@ -74,7 +74,8 @@ def test_a_second_start_is_refused_while_it_runs(program: Path, tmp_path: Path) 
 def test_it_outlives_who_started_it(program: Path, tmp_path: Path) -> None:
     """The terminal's whole process group is killed, as by closing it."""
     code = (
-        "import sys; from pathlib import Path; from vfsearch.cluster import driver\n"
+        "import signal, sys; from pathlib import Path; from vfsearch.cluster import driver\n"
+        "signal.signal(signal.SIGHUP, signal.SIG_DFL)  # whoever runs the tests may ignore it\n"
         f"driver.sys.executable = {sys.executable!r}.replace({sys.executable!r}, "
         f"{str(program.parent / 'python')!r})\n"
         f"started = driver.start(Path({str(tmp_path / 'sweep')!r}), ['wait'])\n"
