@@ -9,6 +9,7 @@ from support.registry_models import Models
 from vfsearch.cli import main
 from vfsearch.config import CorpusConfig
 from vfsearch.tracking.connection import Connection
+from vfsearch.tracking.runs import RunKey
 
 
 @pytest.mark.slow
@@ -23,6 +24,8 @@ def test_page_and_film_are_artifacts_of_the_run(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     run_id = models.run(connection, 1)
+    for tag, value in RunKey(sweep="shown", trial=1).tags().items():
+        connection.client().set_tag(run_id, tag, value)
     monkeypatch.setattr("vfsearch.cli.evaluation._connect", lambda: connection)
     out = tmp_path / "gallery"
     arguments = [
