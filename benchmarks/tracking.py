@@ -33,7 +33,7 @@ from vfsearch.search.run_record import RunRecord  # noqa: E402
 from vfsearch.search.tracks import Tracked  # noqa: E402
 from vfsearch.tracking import stack  # noqa: E402
 from vfsearch.tracking.connection import Connection, connect  # noqa: E402
-from vfsearch.tracking.runs import RunKey  # noqa: E402
+from vfsearch.tracking.run_key import RunKey  # noqa: E402
 from vfsearch.tracking.trial_log import spool_root  # noqa: E402
 from vfsearch.training.loop import EpochReport, Stores, train  # noqa: E402
 

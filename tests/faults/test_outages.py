@@ -19,7 +19,7 @@ from tenacity import Retrying, retry_if_result, stop_after_delay, wait_fixed
 from vfsearch.config import TrackingConfig
 from vfsearch.tracking import stack
 from vfsearch.tracking.connection import Connection, connect
-from vfsearch.tracking.runs import RunKey
+from vfsearch.tracking.run_key import RunKey
 from vfsearch.tracking.trial_log import TrialLog
 
 pytestmark = [pytest.mark.fault, pytest.mark.slow, pytest.mark.timeout(900)]

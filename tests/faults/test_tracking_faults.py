@@ -19,7 +19,7 @@ import pytest
 from support.proxy import Fate, Proxy
 
 from vfsearch.tracking.connection import Connection
-from vfsearch.tracking.runs import RunKey
+from vfsearch.tracking.run_key import RunKey
 from vfsearch.tracking.stack import StackInfo
 from vfsearch.tracking.sync import sync
 from vfsearch.tracking.trial_log import TrialLog
@@ -115,7 +115,7 @@ def test_every_metric_once_and_every_artifact_through_failing_servers(
 KILLED = """
 import pickle, sys
 from pathlib import Path
-from vfsearch.tracking.runs import RunKey
+from vfsearch.tracking.run_key import RunKey
 from vfsearch.tracking.trial_log import TrialLog
 connection = pickle.loads(bytes.fromhex(sys.stdin.readline()))
 folder = Path(sys.argv[1])

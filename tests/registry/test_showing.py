@@ -9,7 +9,7 @@ from support.registry_models import Models
 from vfsearch.cli import main
 from vfsearch.config import CorpusConfig
 from vfsearch.tracking.connection import Connection
-from vfsearch.tracking.runs import RunKey
+from vfsearch.tracking.run_key import RunKey
 
 
 @pytest.mark.slow

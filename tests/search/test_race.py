@@ -21,7 +21,8 @@ from vfsearch.search.race_runs import plan
 from vfsearch.search.results import best_run
 from vfsearch.search.study import open_study, read_sweep
 from vfsearch.tracking.connection import Connection
-from vfsearch.tracking.runs import RunKey, find_run
+from vfsearch.tracking.run_key import RunKey
+from vfsearch.tracking.runs import find_run
 from vfsearch.training.checkpoint import read_state
 
 if TYPE_CHECKING:

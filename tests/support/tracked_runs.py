@@ -3,7 +3,8 @@
 from collections.abc import Mapping
 
 from vfsearch.tracking.connection import Connection
-from vfsearch.tracking.runs import RunKey, ensure_run
+from vfsearch.tracking.run_key import RunKey
+from vfsearch.tracking.runs import ensure_run
 
 
 def trial_run(

@@ -10,7 +10,8 @@ from vfsearch.config import TrackingConfig
 from vfsearch.errors import TrackingError
 from vfsearch.tracking.additions import add_to_run
 from vfsearch.tracking.connection import Connection, connect
-from vfsearch.tracking.runs import RunKey, close_running, ensure_run
+from vfsearch.tracking.run_key import RunKey
+from vfsearch.tracking.runs import close_running, ensure_run
 from vfsearch.tracking.sync import sync, sync_all
 from vfsearch.tracking.trial_log import DatasetInfo, TrialLog, spool_root
 

@@ -12,8 +12,9 @@ from support.team_fixtures import DOMAIN, TeamS3
 
 from vfsearch.errors import TrackingError
 from vfsearch.tracking import upload
-from vfsearch.tracking.artifacts import AlreadyExists, ArtifactStore
+from vfsearch.tracking.artifacts import ArtifactStore
 from vfsearch.tracking.connection import Connection
+from vfsearch.tracking.storage import AlreadyExists
 
 
 @pytest.fixture

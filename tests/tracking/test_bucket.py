@@ -14,10 +14,10 @@ from support.team_fixtures import TeamS3, arn
 
 from vfsearch.errors import ConfigError, TrackingError
 from vfsearch.tracking import upload
-from vfsearch.tracking.artifacts import AlreadyExists, ArtifactStore
+from vfsearch.tracking.artifacts import ArtifactStore
 from vfsearch.tracking.bucket import Step, Wanted, set_up
 from vfsearch.tracking.bucket_settings import load_lifecycle, load_policy, merged, same
-from vfsearch.tracking.storage import Storage
+from vfsearch.tracking.storage import AlreadyExists, Storage
 
 SETTINGS = Path(__file__).parents[2] / "tracking"
 EVERYTHING = ["bucket", "public access", "default encryption", "versions of objects", "lifecycle"]

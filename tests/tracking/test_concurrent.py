@@ -21,7 +21,7 @@ WRITERS = """
 import multiprocessing, pickle, sys
 from pathlib import Path
 from mlflow import MlflowClient  # once, before the processes part
-from vfsearch.tracking.runs import RunKey
+from vfsearch.tracking.run_key import RunKey
 from vfsearch.tracking.trial_log import DatasetInfo, TrialLog
 
 connection, folder = pickle.loads(bytes.fromhex(sys.stdin.readline())), Path(sys.argv[1])

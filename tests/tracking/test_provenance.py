@@ -14,7 +14,7 @@ import pytest
 from vfsearch.tracking import system
 from vfsearch.tracking.connection import Connection
 from vfsearch.tracking.provenance import PACKAGE, STAMP, code, commit_of, digest_of, environment
-from vfsearch.tracking.runs import RunKey
+from vfsearch.tracking.run_key import RunKey
 from vfsearch.tracking.trial_log import TrialLog
 
 ROOT = Path(__file__).parents[2]

@@ -5,7 +5,8 @@ import pytest
 
 from vfsearch.errors import TrackingError
 from vfsearch.tracking.connection import Connection
-from vfsearch.tracking.runs import RunKey, ensure_run, find_run, with_log10
+from vfsearch.tracking.run_key import RunKey
+from vfsearch.tracking.runs import ensure_run, find_run, with_log10
 
 
 def _active(connection: Connection) -> list[str]:

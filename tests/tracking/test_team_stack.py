@@ -23,7 +23,7 @@ from vfsearch.registry.promotion import promote
 from vfsearch.registry.rollback import history
 from vfsearch.registry.versions import open_registry
 from vfsearch.tracking.connection import connect
-from vfsearch.tracking.runs import RunKey
+from vfsearch.tracking.run_key import RunKey
 from vfsearch.tracking.trial_log import TrialLog
 
 pytestmark = pytest.mark.timeout(900)

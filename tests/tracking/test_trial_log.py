@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from vfsearch.errors import TrackingError
 from vfsearch.tracking.connection import Connection
 from vfsearch.tracking.delivery import deliver
-from vfsearch.tracking.runs import RunKey
+from vfsearch.tracking.run_key import RunKey
 from vfsearch.tracking.spool import Spool
 from vfsearch.tracking.sync import sync
 from vfsearch.tracking.trial_log import TrialLog

@@ -6,7 +6,7 @@ from vfsearch.errors import TrackingError, UsageError
 from vfsearch.registry.resolve import get_run
 from vfsearch.tracking.additions import add_to_run
 from vfsearch.tracking.connection import Connection
-from vfsearch.tracking.runs import RunKey
+from vfsearch.tracking.run_key import RunKey
 
 FOLDER = "gallery"
 

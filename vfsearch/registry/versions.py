@@ -7,9 +7,10 @@ from typing import TYPE_CHECKING
 
 from vfsearch.errors import TrackingError
 from vfsearch.registry.history import Chain, Record
-from vfsearch.tracking.artifacts import AlreadyExists, ArtifactStore
+from vfsearch.tracking.artifacts import ArtifactStore
 from vfsearch.tracking.connection import Connection
 from vfsearch.tracking.runs import mlflow_errors
+from vfsearch.tracking.storage import AlreadyExists
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient

@@ -24,7 +24,8 @@ from vfsearch.search.space import SearchSpace, resolve
 from vfsearch.search.sweep import Mode, connecting, trial_folder
 from vfsearch.search.tracks import Tracked
 from vfsearch.tracking.connection import Connection
-from vfsearch.tracking.runs import RunKey, find_run, with_log10
+from vfsearch.tracking.run_key import RunKey
+from vfsearch.tracking.runs import find_run, with_log10
 from vfsearch.tracking.sync import sync
 from vfsearch.tracking.trial_log import spool_root
 

@@ -14,7 +14,8 @@ from vfsearch.search.resources import shape_of
 from vfsearch.search.sweep import absolute, connecting
 from vfsearch.search.tracks import Tracked
 from vfsearch.tracking.connection import Connection
-from vfsearch.tracking.runs import RunKey, find_run
+from vfsearch.tracking.run_key import RunKey
+from vfsearch.tracking.runs import find_run
 from vfsearch.tracking.sync import sync
 from vfsearch.tracking.trial_log import spool_root
 

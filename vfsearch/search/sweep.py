@@ -32,7 +32,8 @@ from vfsearch.search.tuning import run_tune, tune_config
 from vfsearch.search.warm_start import FromMlflow, from_mlflow
 from vfsearch.tracking.artifacts import ArtifactStore
 from vfsearch.tracking.connection import Connection, connect
-from vfsearch.tracking.runs import RunKey, Status
+from vfsearch.tracking.run_key import RunKey
+from vfsearch.tracking.runs import Status
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -22,7 +22,8 @@ from vfsearch.search.records import Asked
 from vfsearch.tracking.additions import add_to_run
 from vfsearch.tracking.connection import Connection
 from vfsearch.tracking.provenance import code
-from vfsearch.tracking.runs import RunKey, Status, close_running, ensure_run, with_log10
+from vfsearch.tracking.run_key import RunKey
+from vfsearch.tracking.runs import Status, close_running, ensure_run, with_log10
 from vfsearch.tracking.sync import sync
 from vfsearch.tracking.trial_log import TrialLog, spool_root
 

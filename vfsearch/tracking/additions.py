@@ -10,7 +10,7 @@ from pathlib import Path
 from vfsearch.config import TrackingConfig, home
 from vfsearch.errors import TrackingError
 from vfsearch.tracking.connection import Connection, connect
-from vfsearch.tracking.runs import RunKey
+from vfsearch.tracking.run_key import RunKey
 from vfsearch.tracking.spool import Spool
 from vfsearch.tracking.sync import SyncReport, sync
 from vfsearch.tracking.trial_log import spool_root

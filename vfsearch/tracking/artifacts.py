@@ -2,22 +2,19 @@
 
 import hashlib
 import os
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING
 
 from vfsearch.errors import TrackingError
-from vfsearch.tracking.storage import Storage
+from vfsearch.tracking.storage import AlreadyExists, Storage, s3_errors
 from vfsearch.tracking.upload import BLOCK, base64_digest, measure, noted_sha256, upload
 
 if TYPE_CHECKING:
     from mypy_boto3_s3 import S3Client
     from mypy_boto3_s3.type_defs import ObjectIdentifierTypeDef
-
-CONFLICT = ("PreconditionFailed", "ConditionalRequestConflict", "412")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -29,10 +26,6 @@ class Stored:
     """Relative to the root of the store."""
     size: int
     sha256: str
-
-
-class AlreadyExists(TrackingError):  # noqa: N818 - an outcome of a conditional write
-    """The object was to be made only if absent, and it is there."""
 
 
 @dataclass(frozen=True)
@@ -56,13 +49,13 @@ class ArtifactStore:
                 reached or refuses, or it holds something else than was sent.
         """
         full = self._full(key)
-        with self._errors(full):
+        with s3_errors(self._uri(full)):
             size, sha256 = measure(path)
             there = self._head(full)
             if there is not None and (there.size, there.sha256) == (size, sha256):
                 return there
             if there is not None and only_if_absent:
-                raise AlreadyExists(f"s3://{self._bucket}/{full}: is there already")
+                raise AlreadyExists(f"{self._uri(full)}: is there already")
             upload(
                 self._client,
                 self._bucket,
@@ -73,7 +66,7 @@ class ArtifactStore:
                 options=self.storage.put_options(),
                 condition={"IfNoneMatch": "*"} if only_if_absent else {},
             )
-            return Stored(uri=f"s3://{self._bucket}/{full}", key=key, size=size, sha256=sha256)
+            return Stored(uri=self._uri(full), key=key, size=size, sha256=sha256)
 
     def upload_folder(self, folder: Path, prefix: str) -> list[Stored]:
         """Upload every file below ``folder`` under ``prefix``, sorted by name."""
@@ -94,7 +87,7 @@ class ArtifactStore:
         options = self.storage.put_options()
         if only_if_absent:
             options["IfNoneMatch"] = "*"
-        with self._errors(full):
+        with s3_errors(self._uri(full)):
             self._client.put_object(
                 Bucket=self._bucket,
                 Key=full,
@@ -107,7 +100,7 @@ class ArtifactStore:
     def get(self, key: str) -> bytes | None:
         """Read a small object; ``None`` if it is not there."""
         full = self._full(key)
-        with self._errors(full):
+        with s3_errors(self._uri(full)):
             try:
                 return self._client.get_object(Bucket=self._bucket, Key=full)["Body"].read()
             except self._client.exceptions.NoSuchKey:
@@ -116,7 +109,7 @@ class ArtifactStore:
     def head(self, key: str) -> Stored | None:
         """Size and noted SHA-256 of an object; ``None`` if it is not there."""
         full = self._full(key)
-        with self._errors(full):
+        with s3_errors(self._uri(full)):
             return self._head(full)
 
     def exists(self, key: str) -> bool:
@@ -128,7 +121,7 @@ class ArtifactStore:
         start = self._full(prefix)
         folder = f"{start}/" if start else ""
         base = len(self._prefix) + 1 if self._prefix else 0
-        with self._errors(folder):
+        with s3_errors(self._uri(folder)):
             pages = self._client.get_paginator("list_objects_v2").paginate(
                 Bucket=self._bucket, Prefix=folder
             )
@@ -153,7 +146,7 @@ class ArtifactStore:
         """
         full = self._full(key)
         partial = path.with_name(path.name + ".part")
-        with self._errors(full):
+        with s3_errors(self._uri(full)):
             path.parent.mkdir(parents=True, exist_ok=True)
             reply = self._client.get_object(Bucket=self._bucket, Key=full)
             digest = hashlib.sha256()
@@ -174,7 +167,7 @@ class ArtifactStore:
             finally:
                 partial.unlink(missing_ok=True)
             return Stored(
-                uri=f"s3://{self._bucket}/{full}",
+                uri=self._uri(full),
                 key=key,
                 size=path.stat().st_size,
                 sha256=digest.hexdigest(),
@@ -201,7 +194,7 @@ class ArtifactStore:
     def remove(self, keys: Iterable[str]) -> None:
         """Remove objects; one that is not there is no error."""
         names: list[ObjectIdentifierTypeDef] = [{"Key": self._full(key)} for key in keys]
-        with self._errors(self._full("")):
+        with s3_errors(self._uri(self._full(""))):
             for start in range(0, len(names), 1000):  # what one request may hold
                 self._client.delete_objects(
                     Bucket=self._bucket, Delete={"Objects": names[start : start + 1000]}
@@ -225,6 +218,9 @@ class ArtifactStore:
     def _full(self, key: str) -> str:
         return "/".join(part for part in (self._prefix, key.strip("/")) if part)
 
+    def _uri(self, full: str) -> str:
+        return f"s3://{self._bucket}/{full}"
+
     def _head(self, full: str) -> Stored | None:
         from botocore.exceptions import ClientError
 
@@ -236,28 +232,8 @@ class ArtifactStore:
             raise
         base = len(self._prefix) + 1 if self._prefix else 0
         return Stored(
-            uri=f"s3://{self._bucket}/{full}",
+            uri=self._uri(full),
             key=full[base:],
             size=reply["ContentLength"],
             sha256=noted_sha256(reply) or "",
         )
-
-    @contextmanager
-    def _errors(self, full: str) -> Iterator[None]:
-        from botocore.exceptions import BotoCoreError, ClientError
-
-        where = f"s3://{self._bucket}/{full}"
-        try:
-            yield
-        except ClientError as error:
-            detail = error.response.get("Error", {})
-            if detail.get("Code") in CONFLICT:
-                raise AlreadyExists(f"{where}: was made by another process first") from None
-            raise TrackingError(
-                f"{where}: the server refuses {error.operation_name}: "
-                f"{detail.get('Code')} {detail.get('Message')}"
-            ) from None
-        except BotoCoreError as error:
-            raise TrackingError(f"{where}: cannot be reached: {error}") from None
-        except OSError as error:
-            raise TrackingError(f"{error.filename or where}: {error.strerror}") from None

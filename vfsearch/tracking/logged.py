@@ -7,7 +7,8 @@ import yaml
 
 from vfsearch.errors import TrackingError
 from vfsearch.tracking.connection import Connection
-from vfsearch.tracking.runs import RunKey, find_run, mlflow_errors
+from vfsearch.tracking.run_key import RunKey
+from vfsearch.tracking.runs import find_run, mlflow_errors
 
 PAGE = 1000
 """Runs per request."""

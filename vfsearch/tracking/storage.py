@@ -13,6 +13,14 @@ if TYPE_CHECKING:
     from mypy_boto3_s3.type_defs import ObjectTypeDef
 
 
+CONFLICT = ("PreconditionFailed", "ConditionalRequestConflict", "412")
+"""What servers answer when a conditional write loses."""
+
+
+class AlreadyExists(TrackingError):  # noqa: N818 - an outcome of a conditional write
+    """The object was to be made only if absent, and it is there."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class Storage:
     """Settings of an S3 client; what is ``None`` comes from the usual AWS configuration."""
@@ -82,10 +90,11 @@ def list_objects(client: "S3Client", bucket: str) -> "dict[str, ObjectTypeDef]":
 
 @contextmanager
 def s3_errors(where: str, hint: str = "") -> Iterator[None]:
-    """Turn what boto3 raises into one error that says where and what.
+    """Turn what boto3 and the disk raise into one error that says where and what.
 
     Raises:
-        TrackingError: the server refuses or cannot be reached.
+        AlreadyExists: a conditional write has lost.
+        TrackingError: the server refuses or cannot be reached, or a file cannot be used.
     """
     from botocore.exceptions import BotoCoreError, ClientError
 
@@ -93,9 +102,13 @@ def s3_errors(where: str, hint: str = "") -> Iterator[None]:
         yield
     except ClientError as error:
         detail = error.response.get("Error", {})
+        if detail.get("Code") in CONFLICT:
+            raise AlreadyExists(f"{where}: was made by another process first") from None
         raise TrackingError(
             f"{where}: the server refuses {error.operation_name}: "
             f"{detail.get('Code')} {detail.get('Message')}{hint}"
         ) from None
     except BotoCoreError as error:
         raise TrackingError(f"{where}: cannot be reached: {error}") from None
+    except OSError as error:
+        raise TrackingError(f"{error.filename or where}: {error.strerror}") from None

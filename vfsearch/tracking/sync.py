@@ -13,7 +13,8 @@ from vfsearch.errors import TrackingError
 from vfsearch.tracking.connection import Connection
 from vfsearch.tracking.delivery import deliver
 from vfsearch.tracking.runs import Status, close_running
-from vfsearch.tracking.spool import ENDED, Spool, read_header, read_sent
+from vfsearch.tracking.spool import ENDED, Spool
+from vfsearch.tracking.spool_files import read_header, read_sent
 
 ATTEMPTS = 5
 

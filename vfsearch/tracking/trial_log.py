@@ -11,7 +11,8 @@ from typing import Any
 
 from vfsearch.errors import TrackingError
 from vfsearch.tracking.connection import Connection
-from vfsearch.tracking.runs import RunKey, Status
+from vfsearch.tracking.run_key import RunKey
+from vfsearch.tracking.runs import Status
 from vfsearch.tracking.sender import Sender
 from vfsearch.tracking.spool import Entry, Spool
 
