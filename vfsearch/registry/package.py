@@ -27,6 +27,8 @@ REQUIRED = (
     "pyyaml",
     "jaxtyping",
 )
+PACKAGED = "artifacts/checkpoint"
+"""Where the checkpoint lies in the model folder."""
 _SHIPPED = ("corpus", "model", "training", "registry")
 """Subpackages that embedding a file imports from; the modules above them travel too."""
 

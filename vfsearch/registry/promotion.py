@@ -28,6 +28,7 @@ from vfsearch.registry.versions import (
     find_registry,
     open_registry,
 )
+from vfsearch.registry.whole import whole
 from vfsearch.tracking.connection import Connection
 
 Outcome = Literal["promoted", "challenger", "refused", "unchanged"]
@@ -96,7 +97,7 @@ def promote(
         registry = open_registry(connection, model_name, create=True)
         records = registry.settle()
     tell(f"fetching run {candidate_run_id}")
-    candidate = resolve_run(candidate_run_id, connection)
+    candidate = whole(resolve_run(candidate_run_id, connection))
     incumbent = champion(records)
     holder = _holder(registry, incumbent, connection) if registry and incumbent else None
     promotion = Promotion(

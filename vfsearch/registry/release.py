@@ -16,7 +16,7 @@ from vfsearch.registry.assess import Assessment
 from vfsearch.registry.card import CardData, model_card
 from vfsearch.registry.decision import Decision
 from vfsearch.registry.evidence import Evidence, Figure
-from vfsearch.registry.package import package_model
+from vfsearch.registry.package import PACKAGED, package_model
 from vfsearch.registry.policy import PromotionPolicy
 from vfsearch.registry.resolve import ResolvedModel
 from vfsearch.registry.versions import CHECKPOINT, OUTCOME, WEIGHTS, Registry
@@ -110,19 +110,20 @@ def register_version(release: Release, decision_uri: str) -> str:
     registry = release.registry
     tags = version_tags(release, decision_uri)
     known = registry.by_weights(release.candidate.weights_sha256)
-    if known is not None:
+    if known is not None:  # it names the checkpoint in its own package already
         registry.tag(str(known.version), tags)
         registry.describe(str(known.version), card)
         return str(known.version)
+    source = f"{release.store.root}/{release.folder}/model"
     with tempfile.TemporaryDirectory() as scratch:
         folder = Path(scratch) / "model"
         package_model(release.candidate.folder, folder, card)
         release.store.upload_folder(folder, f"{release.folder}/model")
     return registry.register(
-        source=f"{release.store.root}/{release.folder}/model",
+        source=source,
         run_id=str(release.run.info.run_id),
         description=card,
-        tags=tags,
+        tags=tags | {CHECKPOINT: f"{source}/{PACKAGED}"},
     )
 
 
@@ -130,7 +131,6 @@ def version_tags(release: Release, decision_uri: str) -> dict[str, str]:
     """Every number and reason as tags, so that the registry's page shows them."""
     tags = {
         WEIGHTS: release.candidate.weights_sha256,
-        CHECKPOINT: str(release.candidate.uri),
         OUTCOME: release.outcome,
         "vfsearch.decision": decision_uri,
         "vfsearch.dataset": release.assessment.dataset,

@@ -4,17 +4,14 @@ A model is a checkpoint folder; an MLflow run, by its id or as ``runs:/ID``; or 
 registry: ``champion`` (or another alias), ``models:/vfsearch@champion``, ``models:/vfsearch/3``.
 """
 
-import hashlib
 import re
-import shutil
-import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from vfsearch.config import home
 from vfsearch.errors import CheckpointError, TrackingError, UsageError
+from vfsearch.registry.keeping import keep
 from vfsearch.registry.versions import CHECKPOINT, MODEL, WEIGHTS, open_registry
 from vfsearch.tracking.artifacts import Stored
 from vfsearch.tracking.connection import Connection
@@ -197,21 +194,12 @@ def _fetch(
             f"{text}: {uri}/{WEIGHTS_FILE} has SHA-256 {noted[WEIGHTS_FILE].sha256} where the "
             f"version was registered with {weights}; the object was replaced"
         )
-    key = hashlib.sha256("".join(noted[name].sha256 for name in NEEDED).encode()).hexdigest()
-    folder = home() / "models" / key[:32]
-    if not _intact(folder, noted):
-        folder.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(dir=folder.parent, prefix=".download-") as scratch:
-            partial = Path(scratch) / "checkpoint"
-            for name, entry in noted.items():
-                store.download_file(name, partial / name, sha256=entry.sha256)
-            shutil.rmtree(folder, ignore_errors=True)
-            try:
-                partial.rename(folder)
-            except OSError:
-                # Another process brought the same files in between.
-                if not _intact(folder, noted):
-                    raise
+
+    def download(target: Path) -> None:
+        for name, entry in noted.items():
+            store.download_file(name, target / name, sha256=entry.sha256)
+
+    folder = keep({name: (entry.size, entry.sha256) for name, entry in noted.items()}, download)
     return ResolvedModel(
         folder=folder,
         text=text,
@@ -219,11 +207,4 @@ def _fetch(
         uri=uri,
         run_id=run_id,
         version=version,
-    )
-
-
-def _intact(folder: Path, noted: dict[str, Stored]) -> bool:
-    return all(
-        (folder / name).is_file() and measure(folder / name) == (entry.size, entry.sha256)
-        for name, entry in noted.items()
     )
