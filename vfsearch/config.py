@@ -338,11 +338,20 @@ class TrackingConfig(Section):
     encryption: Literal["AES256", "aws:kms"] | None = None
     """Server-side encryption asked for with each object; null: the bucket's default."""
     kms_key: str | None = None
-    """Key of ``aws:kms``; null: the account's default key."""
+    """Key of ``aws:kms`` (id, ARN or alias); null: the account's default key."""
     system_seconds: NonNegative = 10.0
     """Seconds between two samples of CPU, memory and GPUs; 0: none."""
     recovery: Literal["auto"] | bool = "auto"
     """Keep study and checkpoints of a running sweep on S3 too; ``auto``: on a cluster."""
+
+    @model_validator(mode="after")
+    def _key_of_kms(self) -> Self:
+        if self.kms_key is not None and self.encryption != "aws:kms":
+            raise ValueError(
+                "kms_key needs encryption=aws:kms, but "
+                f"kms_key={self.kms_key} and encryption={self.encryption}"
+            )
+        return self
 
 
 class RunConfig(Section):

@@ -57,7 +57,7 @@ def arn(role: str) -> str:
 
 
 def write_identities(path: Path) -> None:
-    """The server's list of keys: an administrator, and roles without rights of their own."""
+    """The server's settings: an administrator, roles without rights of their own, a KMS."""
     keys = {"administrator": ADMINISTRATOR, **ROLES}
     identities = [
         {
@@ -67,7 +67,10 @@ def write_identities(path: Path) -> None:
         }
         for role, pair in keys.items()
     ]
-    path.write_text(json.dumps({"identities": identities}))
+    # Keys of ``aws:kms`` are made by the server itself when they are first named.
+    local = {"type": "local", "enableOnDemandCreate": True}
+    kms = {"default_provider": "local", "providers": {"local": local}}
+    path.write_text(json.dumps({"identities": identities, "kms": kms}))
 
 
 def start(service: Service, extra: list[str], log: Path) -> "subprocess.Popen[bytes]":

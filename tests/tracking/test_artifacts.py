@@ -116,17 +116,28 @@ def test_a_file_that_changes_during_the_upload_is_refused(
         assert store.entries() == []
 
 
-def test_encryption_is_asked_for(connection: Connection, tmp_path: Path) -> None:
-    storage = dataclasses.replace(connection.storage, encryption="AES256")
-    store = ArtifactStore(f"s3://vfsearch/tests/{connection.experiment}", storage)
+@pytest.mark.parametrize("key_id", [None, "alias/team"])
+def test_each_object_is_encrypted_as_asked(
+    team_s3: TeamS3, tmp_path: Path, key_id: str | None
+) -> None:
+    storage = dataclasses.replace(
+        team_s3.storage("administrator"),
+        encryption="aws:kms" if key_id else "AES256",
+        kms_key=key_id,
+    )
+    store = ArtifactStore(f"s3://vfsearch/encrypted/{storage.encryption}", storage)
     for key, size in (("small", 10), ("large", upload.MULTIPART_FROM + 1)):
         (tmp_path / key).write_bytes(b"x" * size)
-        store.upload_file(tmp_path / key, key)
+        stored = store.upload_file(tmp_path / key, key)
         reply = storage.client().head_object(
-            Bucket="vfsearch", Key=f"tests/{connection.experiment}/{key}"
+            Bucket="vfsearch", Key=f"encrypted/{storage.encryption}/{key}"
         )
-        assert reply["ServerSideEncryption"] == "AES256"
-        assert store.get(key) == b"x" * size
+        assert reply["ServerSideEncryption"] == storage.encryption
+        assert reply.get("SSEKMSKeyId") == key_id
+        assert store.download_file(key, tmp_path / "back") == stored
+    store.put(b"1", "once", only_if_absent=True)
+    with pytest.raises(AlreadyExists):
+        store.put(b"2", "once", only_if_absent=True)
 
 
 def test_both_styles_of_addressing_reach_the_same_object(

@@ -17,6 +17,13 @@ def test_without_any_server_the_message_says_what_to_do(home: Path) -> None:
         connect(TrackingConfig(), home=home)
 
 
+def test_a_key_needs_its_kind_of_encryption() -> None:
+    assert TrackingConfig(encryption="aws:kms", kms_key="alias/team").kms_key == "alias/team"
+    for other in (None, "AES256"):
+        with pytest.raises(ValueError, match="kms_key needs encryption=aws:kms"):
+            TrackingConfig.model_validate({"encryption": other, "kms_key": "alias/team"})
+
+
 def test_an_unreachable_server_is_known_within_seconds(home: Path) -> None:
     with socket.socket() as closed:
         closed.bind(("127.0.0.1", 0))

@@ -135,7 +135,7 @@ def storage_of(config: TrackingConfig, home: Path | None = None) -> Storage:
 
 def _storage(config: TrackingConfig, local: StackInfo | None) -> Storage:
     if local is not None:
-        return replace(local.storage(), encryption=config.encryption)
+        return replace(local.storage(), encryption=config.encryption, kms_key=config.kms_key)
     return Storage(
         addressing=config.addressing, encryption=config.encryption, kms_key=config.kms_key
     )
