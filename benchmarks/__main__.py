@@ -40,6 +40,7 @@ SCRIPTS = (
     Script("data", "decoding, the store, batches, shared memory", 120, ("data",)),
     Script("packed", "packs of runs on features", 60, ("packed",)),
     Script("start", "the command line before it works", 30, ("start",)),
+    Script("limits", "what pairs of 600 identities permit", 50, ("limits",), long=True),
     Script("learn", "what the losses learn, beside the ceiling", 900, ("learn",), long=True),
 )
 
