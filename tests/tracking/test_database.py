@@ -23,6 +23,14 @@ for number in range(10**9):
         print("writing", flush=True)
 """
 
+KILLED = """
+import os, signal, sqlite3, sys
+connection = sqlite3.connect(sys.argv[1])
+connection.execute("PRAGMA cache_size = 2")  # a transaction of more pages is written before its end
+connection.executemany("INSERT INTO runs VALUES (?)", [(number,) for number in range(20_000)])
+os.kill(os.getpid(), signal.SIGKILL)
+"""
+
 
 def _make(path: Path) -> None:
     with closing(sqlite3.connect(path)) as connection, connection:
@@ -62,6 +70,20 @@ def test_sqlite_is_copied_between_transactions_of_a_writer(tmp_path: Path) -> No
     other.load(copy)
     assert _rows(other.path) == rows
     assert not list(tmp_path.glob("*.restored"))
+
+
+def test_what_a_killed_writer_left_half_done_is_rolled_back(tmp_path: Path) -> None:
+    path = tmp_path / "mlflow.db"
+    _make(path)
+    subprocess.run([sys.executable, "-c", KILLED, str(path)], check=False)
+    journal = path.with_name("mlflow.db-journal")
+    assert journal.stat().st_size > 0
+    left = [path.read_bytes(), journal.read_bytes()]
+    assert Sqlite(path).is_empty()
+    path.write_bytes(left[0])
+    journal.write_bytes(left[1])
+    Sqlite(path).dump(tmp_path / "copy")
+    assert _rows(tmp_path / "copy") == []
 
 
 def test_sqlite_that_cannot_be_copied(tmp_path: Path) -> None:

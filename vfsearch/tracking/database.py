@@ -60,7 +60,7 @@ class Sqlite:
             raise StackError(f"{self.path}: there is no database to copy")
         try:
             with (
-                closing(sqlite3.connect(f"file:{self.path}?mode=ro", uri=True)) as source,
+                closing(self._connect()) as source,
                 closing(sqlite3.connect(target)) as copy,
             ):
                 source.backup(copy)
@@ -74,7 +74,7 @@ class Sqlite:
         """See :class:`Database`."""
         if not self.path.exists():
             return True
-        with closing(sqlite3.connect(f"file:{self.path}?mode=ro", uri=True)) as connection:
+        with closing(self._connect()) as connection:
             found = connection.execute("SELECT name FROM sqlite_master WHERE type = 'table'")
             tables = {name for (name,) in found}
             return not any(
@@ -82,6 +82,10 @@ class Sqlite:
                 for table in _USED
                 if table in tables
             )
+
+    def _connect(self) -> sqlite3.Connection:
+        # Writable: what a killed writer left half done is rolled back by the first who reads.
+        return sqlite3.connect(f"file:{self.path}?mode=rw", uri=True)
 
     def load(self, source: Path) -> None:
         """See :class:`Database`."""
