@@ -124,6 +124,25 @@ def test_a_value_that_is_not_finite_ends_the_trial_as_failed(
     assert study.study.trials[0].user_attrs["epochs"] == 2
 
 
+def test_what_is_kept_of_a_running_trial_is_what_is_stored(url: str) -> None:
+    """Reports and decisions read the trial once; the database must never know something else."""
+    config = sweep(storage=url, pruner=ASHA)
+    with open_study(config, create=True, resume=False) as first:
+        numbers = [asked.number for asked in (first.ask(), first.ask()) if asked is not None]
+    with open_study(config, create=False, resume=True) as study:
+        for epoch in range(1, 5):
+            for asked in study.running():
+                study.report(asked.number, epoch, metrics(asked, epoch))
+                study.should_prune(asked.number, epoch)
+                study.note(asked.number, seconds=epoch / 3, retries=epoch)
+                stored = study._storage.get_trial(study._trial_id(asked.number))
+                assert study._live[asked.number].user_attrs == stored.user_attrs
+        assert list(study._live) == numbers
+        for number in numbers:
+            study.fail(number, "enough")
+        assert study._live == {}
+
+
 def test_a_trial_without_its_objective_is_told_as_failed(study: SweepStudy) -> None:
     assert study.ask() is not None
     assert study.report(0, 1, {"val/other": 1.0}) == f"{METRIC} is not among the metrics at epoch 1"

@@ -10,7 +10,7 @@ both in one write, so a decision is made once and survives any crash. The same f
 import copy
 import math
 import warnings
-from collections.abc import Container, Iterable, Mapping, Sequence
+from collections.abc import Container, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -34,7 +34,7 @@ def judge(
     *,
     study: str,
     direction: Literal["maximize", "minimize"],
-    trials: Sequence[FrozenTrial],
+    trials: Mapping[int, FrozenTrial],
     number: int,
 ) -> Judgement:
     """Ask a pruner about one trial.
@@ -43,7 +43,7 @@ def judge(
         pruner: One of Optuna's.
         study: Name of the study (Hyperband assigns brackets by it).
         direction: Of the first objective.
-        trials: Projections of all trials, see `project`.
+        trials: Projections of all trials by number and in their order, see `project`.
         number: The trial that reported last.
     """
     view = _View(study, direction, trials)
@@ -82,11 +82,11 @@ def _constraints(trial: FrozenTrial) -> dict[str, Any]:
 class _View(InMemoryStorage):
     """A study of one objective over given trials, whose ids are their numbers."""
 
-    def __init__(self, name: str, direction: str, trials: Iterable[FrozenTrial]) -> None:
+    def __init__(self, name: str, direction: str, trials: Mapping[int, FrozenTrial]) -> None:
         super().__init__()
         self.written: dict[int, dict[str, float]] = {}
         self._maximize = direction == "maximize"
-        self._seen = {trial.number: trial for trial in trials}
+        self._seen = dict(trials)
         both = (StudyDirection.MINIMIZE, StudyDirection.MAXIMIZE)
         self.create_new_study([both[self._maximize]], name)
 

@@ -130,7 +130,7 @@ def replay(
                 pruner,
                 study=study,
                 direction=direction,
-                trials=[views[begun] for begun in seen],
+                trials={begun: views[begun] for begun in seen},
                 number=number,
             )
             notes |= judgement.rungs

@@ -4,6 +4,8 @@ An ended trial never changes, so what is counted or drawn from it is kept; only 
 still open are looked at again. Without this every ask and every decision would read all trials.
 """
 
+from collections.abc import Iterable
+
 import optuna
 from optuna.trial import FrozenTrial
 
@@ -35,12 +37,17 @@ class Settled:
         self._seen = self.total = len(trials)
         unfinished = [trial for trial in still if not trial.state.is_finished()]
         for trial in still:
-            if trial.state.is_finished() and is_asked(trial):
-                self._asked += 1
-                self._found = self._best([*self._found, *self._values(trial)])
-                self._views[trial.number] = self._view(trial, None)
+            if trial.state.is_finished():
+                self.end(trial)
         self._open = [trial.number for trial in unfinished]
         return unfinished
+
+    def end(self, trial: FrozenTrial) -> None:
+        """Take note of a trial that has ended, once."""
+        if is_asked(trial) and trial.number not in self._views:
+            self._asked += 1
+            self._found = self._best([*self._found, *self._values(trial)])
+            self._views[trial.number] = self._view(trial, None)
 
     def spent(self) -> tuple[int, float | None]:
         """Trials asked, and the best value of the budget's target."""
@@ -49,13 +56,15 @@ class Settled:
         best = self._best([*self._found, *values])
         return self._asked + len(running), best[0] if best else None
 
-    def views(self, number: int, epoch: int) -> list[FrozenTrial]:
+    def views(
+        self, running: Iterable[FrozenTrial], number: int, epoch: int
+    ) -> dict[int, FrozenTrial]:
         """Every asked trial as pruners see it, trial ``number`` up to and with ``epoch``."""
-        running = [trial for trial in self.look() if is_asked(trial)]
-        views = dict(self._views)
-        for trial in running:
-            views[trial.number] = self._view(trial, epoch if trial.number == number else None)
-        return sorted(views.values(), key=lambda trial: trial.number)
+        views = {
+            trial.number: self._view(trial, epoch if trial.number == number else None)
+            for trial in running
+        } | self._views
+        return {each: views[each] for each in sorted(views)}
 
     def _view(self, trial: FrozenTrial, until: int | None) -> FrozenTrial:
         rungs = trial.user_attrs.get(records.PRUNING, {"rungs": {}})["rungs"]

@@ -51,6 +51,8 @@ def open_study(
         for point in config.start:
             if point not in queued:
                 study.enqueue_trial(point, user_attrs={records.START: point})
+        # The rows of all trials, which every later commit would go through.
+        storage.remove_session()
         return sweep
     except BaseException:
         if lock is not None:

@@ -46,6 +46,10 @@ class SweepStudy:
         self._pruner = build_pruner(config.pruner)
         self._settled = Settled(config, study)
         self._ids: dict[int, int] = {}
+        self._live: dict[int, FrozenTrial] = {}
+        """Trials that run, as stored: only the lock's holder writes, so each is read once."""
+        for trial in self._settled.look():
+            self._trial(trial.number)
 
     @property
     def seconds(self) -> float:
@@ -133,7 +137,7 @@ class SweepStudy:
             self._pruner,
             study=self.config.name,
             direction=objective.direction,
-            trials=self._settled.views(number, epoch),
+            trials=self._settled.views(self._live.values(), number, epoch),
             number=number,
         )
         text = f"{options.name}: {objective.metric} = {value:.6g} after epoch {epoch}"
@@ -189,9 +193,12 @@ class SweepStudy:
     def note(self, number: int, **attributes: Any) -> None:
         """Record attributes of an unfinished trial: mlflow_run_id, seconds, retries, ..."""
         self._lock.check()
+        live = self._live.get(number)
         with contextlib.suppress(UpdateFinishedTrialError):
             for key, value in attributes.items():
                 self._storage.set_trial_user_attr(self._trial_id(number), key, value)
+                if live is not None:
+                    live.user_attrs[key] = value
 
     def stop_reason(self, seconds: float, gpu_seconds: float) -> str | None:
         """Why no further trial should be asked (budget, target, terminator), or None.
@@ -249,7 +256,9 @@ class SweepStudy:
 
     def _tell(self, number: int, state: TrialState, values: list[float] | None = None) -> Ended:
         self._lock.check()
+        self._live.pop(number, None)
         told = self.study.tell(number, values, state=state, skip_if_finished=True)
+        self._settled.end(told)
         return records.ended(told)
 
     def _asked(self, trial: FrozenTrial) -> Asked:
@@ -273,4 +282,9 @@ class SweepStudy:
         return self._ids[number]
 
     def _trial(self, number: int) -> FrozenTrial:
-        return self._storage.get_trial(self._trial_id(number))
+        if number in self._live:
+            return self._live[number]
+        trial = self._storage.get_trial(self._trial_id(number))
+        if is_asked(trial) and trial.state == TrialState.RUNNING:
+            self._live[number] = trial
+        return trial
