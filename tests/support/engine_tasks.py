@@ -1,6 +1,7 @@
 """A stand-in for training in tests of the engine; it runs in real workers."""
 
 import json
+import math
 import os
 import signal
 import time
@@ -44,7 +45,8 @@ class Curve:
             if rank == 0:
                 marker.write_text(json.dumps({"epoch": epoch}))
                 note(out, rank, "epoch", epoch=epoch, again=epoch == start)
-                decision[0] = float(reply(epoch, {"val/match_v2f_1to2": margin * epoch / 1000}))
+                value = math.nan if (margin, epoch) == (71, 2) else margin * epoch / 1000
+                decision[0] = float(reply(epoch, {"val/match_v2f_1to2": value}))
             torch.distributed.broadcast(decision, 0)
             if not decision.item():
                 note(out, rank, "stopped", epoch=epoch)
@@ -60,7 +62,7 @@ class Curve:
 
 
 def misbehave(margin: float, epoch: int, rank: int, task: Task) -> None:
-    """66 rank 1 raises, 67 rank 0 has no memory, 68 rank 1 hangs, 69 dies once, 70 dies always."""
+    """66 raises, 67 no memory, 68 hangs, 69 dies once, 70 always, 72 fills the node (71: NaN)."""
     if margin == 70 and epoch >= 2 and rank == 1:
         os.kill(os.getpid(), signal.SIGKILL)
     if epoch != 2:
@@ -68,7 +70,10 @@ def misbehave(margin: float, epoch: int, rank: int, task: Task) -> None:
     if margin == 66 and rank == 1:
         raise ValueError("a deliberate mistake\nwith a second line")
     if margin == 67 and rank == 0:
-        raise RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory: 1 TB")
+        torch.empty(1 << 50, dtype=torch.uint8)
+    if margin == 72 and rank == 0:
+        taken = [bytearray(os.urandom(1 << 20) * 64) for _ in range(96)]
+        raise AssertionError(f"nobody minds {len(taken)} x 64 MiB")
     if margin == 68 and rank == 1:
         time.sleep(10_000)
     if margin == 69 and rank == 1 and task.attempt == 0:

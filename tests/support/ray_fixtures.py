@@ -8,6 +8,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import psutil
@@ -20,6 +21,12 @@ from tenacity import (
     stop_after_attempt,
     wait_fixed,
 )
+
+_MEMORY = Path("/sys/fs/cgroup/memory")
+_ENTER = f'echo $$ > "$1/cgroup.procs" && mount --bind "$1" {_MEMORY} && shift && exec "$@"'
+"""The node sees its own memory group where a container sees its."""
+LIMIT = 9 << 30
+"""Bytes of the small node; Ray ends workers at half of it, the kernel at all of it."""
 
 
 def _free_ports(count: int) -> list[int]:
@@ -43,8 +50,10 @@ class _NotStarted(Exception):  # noqa: N818 - the node may start at the next try
     stop=stop_after_attempt(6),
     reraise=True,
 )
-def _start(folder: Path) -> tuple["subprocess.Popen[bytes]", dict[str, str]]:
-    """Start a node; returns once it serves."""
+def _start(
+    folder: Path, memory: Path | None = None
+) -> tuple["subprocess.Popen[bytes]", dict[str, str]]:
+    """Start a node, in a memory group if one is given; returns once it serves."""
     port, dashboard = _free_ports(2)
     found = {
         "RAY_ADDRESS": f"127.0.0.1:{port}",
@@ -57,13 +66,17 @@ def _start(folder: Path) -> tuple["subprocess.Popen[bytes]", dict[str, str]]:
         "--include-dashboard=true", "--dashboard-host=127.0.0.1", f"--dashboard-port={dashboard}",
         f"--object-store-memory={200 << 20}", f"--temp-dir={folder}", "--disable-usage-stats",
     ]  # fmt: skip
+    settings = {"PYTHONPATH": PYTHONPATH}  # its workers inherit it
+    if memory is not None:
+        command = ["unshare", "--mount", "sh", "-c", _ENTER, "sh", str(memory), *command]
+        settings |= {"RAY_memory_usage_threshold": "0.5", "RAY_memory_monitor_refresh_ms": "100"}
     log = folder / "start.log"
     with log.open("w") as output:
         node = subprocess.Popen(
             command,
             stdout=output,
             stderr=output,
-            env=os.environ | found | {"PYTHONPATH": PYTHONPATH},  # its workers inherit it
+            env=os.environ | found | settings,
             start_new_session=True,
         )
     _wait(node, log)
@@ -83,12 +96,11 @@ def _wait(node: "subprocess.Popen[bytes]", log: Path) -> bool:
     return "--block" in said
 
 
-@pytest.fixture(scope="module")
-def ray_node() -> Iterator[dict[str, str]]:
-    """Environment in which drivers find the node (and are allowed in)."""
+@contextmanager
+def _node(memory: Path | None = None) -> Iterator[dict[str, str]]:
     folder = Path(tempfile.mkdtemp(prefix="ray-", dir="/tmp"))  # socket paths must be short
     try:
-        node, found = _start(folder)
+        node, found = _start(folder, memory)
         yield found
         family = [psutil.Process(node.pid), *psutil.Process(node.pid).children(recursive=True)]
         for process in family:
@@ -97,6 +109,30 @@ def ray_node() -> Iterator[dict[str, str]]:
         node.wait(timeout=30)
     finally:
         shutil.rmtree(folder, ignore_errors=True)
+
+
+@pytest.fixture(scope="module")
+def ray_node() -> Iterator[dict[str, str]]:
+    """Environment in which drivers find the node (and are allowed in)."""
+    with _node() as found:
+        yield found
+
+
+@pytest.fixture
+def on_small_ray_node(monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """Let the drivers of this test join a node of little memory; yields its memory group."""
+    if os.geteuid() != 0 or not (_MEMORY / "cgroup.procs").exists():
+        pytest.skip("a node of little memory needs root and a memory group (cgroup v1)")
+    group = _MEMORY / f"vfsearch-{secrets.token_hex(4)}"
+    group.mkdir()
+    try:
+        (group / "memory.limit_in_bytes").write_text(str(LIMIT))
+        with _node(group) as found:
+            for name, value in found.items():
+                monkeypatch.setenv(name, value)
+            yield group
+    finally:
+        group.rmdir()
 
 
 @pytest.fixture
