@@ -38,6 +38,7 @@ SCRIPTS = (
     Script("evaluation", "lists, metrics, intervals", 60, ("evaluation",)),
     Script("tracking", "a training step with servers 200 ms away", 240, ("tracking",)),
     Script("data", "decoding, the store, batches, shared memory", 120, ("data",)),
+    Script("engine", "asking, reports, decisions up to 10,000 trials", 120, ("engine",)),
     Script("packed", "packs of runs on features", 60, ("packed",)),
     Script("start", "the command line before it works", 30, ("start",)),
     Script("limits", "what pairs of 600 identities permit", 50, ("limits",), long=True),
