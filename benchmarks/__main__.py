@@ -40,6 +40,7 @@ SCRIPTS = (
     Script("data", "decoding, the store, batches, shared memory", 120, ("data",)),
     Script("engine", "asking, reports, decisions up to 10,000 trials", 120, ("engine",)),
     Script("packed", "packs of runs on features", 60, ("packed",)),
+    Script("communication", "bytes that the workers of a trial send", 60, ("communication",)),
     Script("start", "the command line before it works", 30, ("start",)),
     Script("limits", "what pairs of 600 identities permit", 50, ("limits",), long=True),
     Script("learn", "what the losses learn, beside the ceiling", 900, ("learn",), long=True),

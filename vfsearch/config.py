@@ -306,10 +306,16 @@ class EvaluationConfig(Section):
 
 
 class WorkersConfig(Section):
-    """Data-parallel workers of one run."""
+    """Data-parallel workers of one run: ``count``, or elastic between ``min`` and ``max``."""
 
     count: Count = 2
-    """Workers; the global batch is shared among them."""
+    """Workers; the global batch is shared among them. Elastic: as many as ``max``."""
+    min: Count | None = None
+    """Fewest workers with which a run goes on when nodes are lost; null: not elastic."""
+    max: Count | None = None
+    """Most workers, to which it grows as nodes join; the global batch stays, in more parts."""
+    resize_seconds: Positive = 60
+    """Seconds between two looks for room to grow."""
     use_gpu: Literal["auto"] | bool = "auto"
     """``auto``: one GPU per worker if the machine or cluster has any."""
     cpus: Positive = 1
@@ -320,6 +326,26 @@ class WorkersConfig(Section):
     """Restarts after a lost worker or node, per trial."""
     report_timeout: Positive = 1800
     """Seconds without a report after which a trial is ended."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _elastic(cls, data: Any) -> Any:
+        if not isinstance(data, dict) or (data.get("min") is None and data.get("max") is None):
+            return data
+        low, high = data.get("min"), data.get("max")
+        if not (isinstance(low, int) and isinstance(high, int) and low < high):
+            raise ValueError(f"workers.min < workers.max must hold, but min={low} and max={high}")
+        if data.get("count", high) != high:
+            raise ValueError(
+                f"workers.count is workers.max where both are set, but count={data['count']} and "
+                f"max={high}; leave count out"
+            )
+        return {**data, "count": high}
+
+    @property
+    def fewest(self) -> int:
+        """Workers without which a run cannot go on."""
+        return self.count if self.min is None else self.min
 
 
 class TrackingConfig(Section):
@@ -384,7 +410,19 @@ class RunConfig(Section):
                 "training.micro_batch must be 2 or more and divide a worker's share of the batch, "
                 f"but is {part} and the share is {share}"
             )
+        if self.workers.min is not None and self.most_pairs_per_pass < 4:
+            # With fewer workers a share is split: BatchNorm wants two rows in each part.
+            raise ValueError(
+                "elastic workers need 4 pairs or more per pass, but training.batch="
+                f"{self.training.batch}, workers.max={self.workers.count} and "
+                f"training.micro_batch={part} leave {self.most_pairs_per_pass}"
+            )
         return self
+
+    @property
+    def most_pairs_per_pass(self) -> int:
+        """Pairs that a worker takes through the encoders at once, at any number of workers."""
+        return self.training.micro_batch or self.training.batch // self.workers.count
 
     @model_validator(mode="after")
     def _features_are_fixed(self) -> Self:

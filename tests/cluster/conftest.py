@@ -31,8 +31,9 @@ def lab(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Lab]:
         start_services(lab)
         check_out(lab)
         small_corpus(lab.launcher.home / "corpus", identities=16, each=2)
-        for name in ("plain", "killed", "unplugged", "lost", "cut", "slow"):
+        for name in ("plain", "killed", "unplugged", "notice", "lost", "cut", "slow"):
             write_space(lab, tiny_space(name, epochs=EPOCHS))
+        write_space(lab, tiny_space("path", epochs=2, trials=1))
         lab.user("ray", "up", "cluster/local.yaml", "-y", "--no-config-cache")
         wait_for_services(lab)
         lab.user("vfsearch", "corpus", "push", "/root/corpus", "s3://vfsearch/corpora/tiny")

@@ -1,14 +1,13 @@
-"""The way of a user over two real hosts: up, submit, what is watched from afar, a fault, down."""
+"""The way of a user over two real hosts: up, refused without the token, submit, down."""
 
 import json
-import re
 from pathlib import Path
 from typing import Any
 
 import pytest
-from support.cluster_hosts import Lab, same_as, submit, trials
+from support.cluster_hosts import Lab, submit, trials
 
-pytestmark = [pytest.mark.matrix, pytest.mark.slow, pytest.mark.fault, pytest.mark.timeout(900)]
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
 
 CONNECT = (
     "import ray; ray.init(address='{address}:6379', log_to_driver=False); "
@@ -60,23 +59,22 @@ def test_the_token_is_in_no_file_but_its_own(lab: Lab) -> None:
 
 
 @pytest.fixture(scope="module")
-def plain(lab: Lab) -> list[dict[str, Any]]:
-    """The undisturbed sweep's trials."""
-    sweep = submit(lab, "plain", "--trials", "2")
-    sweep.finish()
-    return trials(lab, "plain")
+def path(lab: Lab) -> list[dict[str, Any]]:
+    """The trials of a sweep that was submitted."""
+    submit(lab, "path").finish()
+    return trials(lab, "path")
 
 
-def test_a_sweep_spans_both_hosts(lab: Lab, plain: list[dict[str, Any]]) -> None:
-    assert [row["state"] for row in plain] == ["COMPLETE", "COMPLETE"]
+def test_a_sweep_spans_both_hosts(lab: Lab, path: list[dict[str, Any]]) -> None:
+    assert [row["state"] for row in path] == ["COMPLETE"]
     for host in (lab.head, lab.hosts["worker"]):
         fetched = list((host.home / ".vfsearch" / "corpora").glob("*/files/vox1_train.csv"))
         assert len(fetched) == 1, f"{host.name} fetched the corpus once"
         assert list((host.home / ".vfsearch" / "corpora").glob("*/store/train-*/index.npz"))
-    assert not (lab.head.home / ".vfsearch" / "sweeps" / "plain" / "engine").exists()
+    assert not (lab.head.home / ".vfsearch" / "sweeps" / "path" / "engine").exists()
 
 
-def test_every_run_arrived_at_mlflow_and_s3(lab: Lab, plain: list[dict[str, Any]]) -> None:
+def test_every_run_arrived_at_mlflow_and_s3(lab: Lab, path: list[dict[str, Any]]) -> None:
     text = lab.user(
         "python",
         "-c",
@@ -84,56 +82,19 @@ def test_every_run_arrived_at_mlflow_and_s3(lab: Lab, plain: list[dict[str, Any]
         "c = mlflow.MlflowClient()\n"
         "e = c.get_experiment_by_name('vfsearch')\n"
         "runs = [r for r in c.search_runs([e.experiment_id]) if r.info.run_name.startswith('t0')"
-        " and r.data.tags.get('vfsearch.sweep') == 'plain']\n"
+        " and r.data.tags.get('vfsearch.sweep') == 'path']\n"
         "print('RUNS', json.dumps([[r.info.run_name, r.info.status, "
         "len(c.get_metric_history(r.info.run_id, 'val/match_v2f_1to2')), "
         "[f.path for f in c.list_artifacts(r.info.run_id, 'checkpoints/best')]] for r in runs]))",
     )
-    runs = sorted(json.loads(text.partition("RUNS ")[2]))
-    assert [run[:3] for run in runs] == [["t000", "FINISHED", 12], ["t001", "FINISHED", 12]]
-    for run in runs:
-        assert "checkpoints/best/model.safetensors" in run[3]
+    (run,) = json.loads(text.partition("RUNS ")[2])
+    assert run[:3] == ["t000", "FINISHED", 2]
+    assert "checkpoints/best/model.safetensors" in run[3]
 
 
-def test_it_can_be_watched_from_the_launching_machine(
-    lab: Lab, plain: list[dict[str, Any]]
-) -> None:
-    logs = lab.user("vfsearch", "cluster", "logs", "cluster/local.yaml", "plain", "--follow")
-    assert len(re.findall(r"t00\d  COMPLETE", logs)) == 2
-    status = lab.user("vfsearch", "cluster", "status", "cluster/local.yaml", "plain")
-    assert "2 complete" in status
-    stopped = lab.user("vfsearch", "cluster", "stop", "cluster/local.yaml", "plain")
-    assert "was not running" in stopped
-
-
-def test_a_node_that_runs_other_code_is_named(lab: Lab, plain: list[dict[str, Any]]) -> None:
-    worker = lab.hosts["worker"]
-    where = worker.run("python", "-c", "import vfsearch.errors as e; print(e.__file__)").stdout
-    worker.run("bash", "-c", f"echo '# changed on this node' >> {where.strip()}")
-    try:
-        sweep = submit(lab, "plain", "--trials", "2", "--resume")
-        assert sweep.process.wait(240) != 0
-        assert re.search(rf"{worker.address} runs vfsearch 0\.1\.0\+g", sweep.output())
-        assert f"{lab.head.address} runs" not in sweep.output()
-    finally:
-        worker.run("sed", "-i", "$ d", where.strip())
-
-
-def test_a_killed_worker_host_costs_time_and_nothing_else(
-    lab: Lab, plain: list[dict[str, Any]]
-) -> None:
-    worker = lab.hosts["worker"]
-    sweep = submit(lab, "killed", "--trials", "2")
-    sweep.wait_for_epoch(3)
-    worker.kill()
-    worker.up()  # Ray's autoscaler finds it again by ssh, as after a reboot
-    sweep.finish()
-    same_as(plain, trials(lab, "killed"))
-
-
-def test_down_leaves_no_process(lab: Lab, plain: list[dict[str, Any]]) -> None:
+def test_down_leaves_no_process(lab: Lab, path: list[dict[str, Any]]) -> None:
     lab.user("ray", "down", "cluster/local.yaml", "-y")
     left = lab.head.run("ps", "ax", "-o", "args").stdout
     assert "ray::" not in left
     assert "gcs_server" not in left
-    assert Path(lab.head.home / ".vfsearch" / "sweeps" / "plain" / "study.db").exists()
+    assert Path(lab.head.home / ".vfsearch" / "sweeps" / "path" / "study.db").exists()

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from vfsearch.search.mailbox import Finished, Gone, Mailbox, Order, Report, Task
+from vfsearch.search.mailbox import Finished, Gone, Mailbox, Order, Present, Report, Taken, Task
 
 DONE = Finished(kind="completed", reason=None, summary={})
 
@@ -152,5 +152,36 @@ def test_a_withdrawn_order_leaves_nothing_for_the_next() -> None:
         task = await box.take(1, 0)
         assert task is not None
         assert task.order.number == 2
+
+    run(scenario)
+
+
+def test_workers_that_are_started_anew_take_the_order_up_again() -> None:
+    """Ray Train changes their number, or puts them elsewhere, within one generation."""
+
+    def worker(rank: int, world: int, node: str) -> Present:
+        return Present(rank=rank, world=world, actor=None, node=node)
+
+    async def scenario(box: Mailbox) -> None:
+        await box.assign(order())
+        await box.enter(1, worker(0, 2, "a"))
+        await box.enter(1, worker(1, 2, "b"))
+        first = await box.take(1, 0)
+        assert first is not None
+        assert first.attempt == 0
+        assert await now(box) == Taken(generation=1)
+        lost = asyncio.create_task(box.report(1, 1, 3, {}))
+        report = await now(box)
+        await box.enter(1, worker(0, 1, "c"))
+        assert await lost is False, "nobody waits for the workers that are gone"
+        again = await box.take(1, 0)
+        assert again is not None
+        assert (again.sequence, again.attempt) == (1, 1)
+        assert await now(box) == Taken(generation=1)
+        assert [one.node for one in await box.present()] == ["c"]
+        anew = asyncio.create_task(box.report(1, 1, 3, {}))
+        await box.answer(report.ticket, False)  # meant for those that are gone
+        await box.answer((await now(box)).ticket, True)
+        assert await anew is True
 
     run(scenario)

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 from support.sweeps import METRIC, sweep
 
+from vfsearch.cli.sweep import announcement
 from vfsearch.config import WorkersConfig
 from vfsearch.search.budget import Budget, price_of
 from vfsearch.search.progress import PLACE, progress_of, seconds_left
@@ -72,7 +73,24 @@ def test_progress_follows_the_study() -> None:
 
 
 def test_without_a_trial_budget_nobody_knows_the_rest() -> None:
-    assert seconds_left([], None, 4) is None
+    hour = Budget(gpu_hours=1, trial_hours=1)
+    assert seconds_left([], hour, 4) is None
+
+
+def test_the_declared_time_of_a_trial_is_what_there_is_before_the_first_has_ended() -> None:
+    assert seconds_left([], Budget(trials=64), 8) is None
+    assert seconds_left([], Budget(trials=64, trial_hours=0.5), 8) == 4 * 3600
+
+
+def test_packing_time_and_cost_in_one_line() -> None:
+    cluster = [{"CPU": 8.0, "GPU": 4.0}] * 4
+    packed = packing(shape_of(WorkersConfig(count=2), cluster), cluster, "auto")
+    assert announcement(packed, 11_400, 0.8) == (
+        "16 GPUs: 8 trials × 2 workers, est. 3 h 10 min, $41"
+    )
+    assert announcement(packed, None, 0.8) == "16 GPUs: 8 trials × 2 workers"
+    elastic = packing(shape_of(WorkersConfig(min=1, max=4, gpus=0.5), cluster), cluster, 3)
+    assert str(elastic) == "16 GPUs: 3 trials × 1 to 4 workers (0.5 GPU each)"
 
 
 def test_the_price_is_the_budgets_else_the_clusters(

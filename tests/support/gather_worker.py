@@ -57,8 +57,8 @@ def main(folder: Path, rank: int, size: int) -> None:
         faces, voices = torch.randn(2, N, 10, generator=generator)
         labels = torch.randperm(M, generator=generator)[:N]
         x, v = network(faces[rows], voices[rows])
-        x, v = gather_rows(torch.cat([x, v], dim=1), world).chunk(2, dim=1)
-        labels = gather_values(labels[rows], world)
+        x, v = gather_rows(torch.cat([x, v], dim=1), world, N).chunk(2, dim=1)
+        labels = gather_values(labels[rows], world, N)
         result = objective(x, v, labels, model.classifier.weight, weights.weights, LossConfig())
         optimizer.zero_grad()
         result.loss.backward()

@@ -77,7 +77,8 @@ class Host:
             self.outer = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=log, stderr=log)
         _wait(lambda: self.pid is not None, f"{self.name} does not boot")
         port, pid = f"p{self.number}", str(self.pid)
-        in_bridge(self.bridge, f"ip link add {port} type veth peer name eth0 netns {pid}")
+        card = f"address 02:00:00:00:00:{self.number:02x}"  # the same after a boot, as of a card
+        in_bridge(self.bridge, f"ip link add {port} type veth peer name eth0 {card} netns {pid}")
         in_bridge(self.bridge, f"ip link set {port} master br0 up")
         self.net(
             f"ip addr add {self.address}/24 dev eth0 && ip link set eth0 up && "
@@ -118,6 +119,8 @@ class Host:
             psutil.Process(pid).kill()
         self.outer.kill()
         self.outer.wait()
+        # The kernel takes dead namespaces down at leisure, and the cable with them.
+        in_bridge(self.bridge, f"ip link del p{self.number} 2>/dev/null || true")
         for child in self.children:
             child.wait()
         self.children.clear()

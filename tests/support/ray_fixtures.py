@@ -1,4 +1,4 @@
-"""A Ray cluster of one node that outlives the drivers of a test file."""
+"""Ray nodes that outlive the drivers of a test file."""
 
 import os
 import secrets
@@ -8,7 +8,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import psutil
@@ -51,9 +51,9 @@ class _NotStarted(Exception):  # noqa: N818 - the node may start at the next try
     reraise=True,
 )
 def _start(
-    folder: Path, memory: Path | None = None
+    folder: Path, cpus: int, memory: Path | None
 ) -> tuple["subprocess.Popen[bytes]", dict[str, str]]:
-    """Start a node, in a memory group if one is given; returns once it serves."""
+    """Start a head node, in a memory group if one is given; returns once it serves."""
     port, dashboard = _free_ports(2)
     found = {
         "RAY_ADDRESS": f"127.0.0.1:{port}",
@@ -62,25 +62,57 @@ def _start(
     }
     command = [
         str(Path(sys.executable).parent / "ray"), "start", "--head", "--block",
-        "--node-ip-address=127.0.0.1", f"--port={port}", "--num-cpus=2",
+        "--node-ip-address=127.0.0.1", f"--port={port}", f"--num-cpus={cpus}",
         "--include-dashboard=true", "--dashboard-host=127.0.0.1", f"--dashboard-port={dashboard}",
         f"--object-store-memory={200 << 20}", f"--temp-dir={folder}", "--disable-usage-stats",
     ]  # fmt: skip
-    settings = {"PYTHONPATH": PYTHONPATH}  # its workers inherit it
+    settings = dict(found)
     if memory is not None:
         command = ["unshare", "--mount", "sh", "-c", _ENTER, "sh", str(memory), *command]
         settings |= {"RAY_memory_usage_threshold": "0.5", "RAY_memory_monitor_refresh_ms": "100"}
-    log = folder / "start.log"
+    return _run(command, folder / "start.log", settings), found
+
+
+@retry(retry=retry_if_exception_type(_NotStarted), stop=stop_after_attempt(6), reraise=True)
+def join(found: dict[str, str], folder: Path, name: str) -> "subprocess.Popen[bytes]":
+    """Start a further node with one CPU and a resource of its name; `end_node` kills it."""
+    (port,) = _free_ports(1)
+    command = [
+        str(Path(sys.executable).parent / "ray"), "start", "--block",
+        f"--address={found['RAY_ADDRESS']}", "--node-ip-address=127.0.0.1", "--num-cpus=1",
+        f"--dashboard-agent-listen-port={port}", f'--resources={{"{name}": 1}}',
+        f"--object-store-memory={100 << 20}", "--disable-usage-stats",
+    ]  # fmt: skip
+    return _run(command, folder / f"{name}.log", found)
+
+
+def end_node(node: "subprocess.Popen[bytes]") -> None:
+    """Cut its power."""
+    family: list[psutil.Process] = []
+    if node.poll() is None:
+        family = [psutil.Process(node.pid), *psutil.Process(node.pid).children(recursive=True)]
+    for process in family:
+        with suppress(psutil.NoSuchProcess):
+            process.kill()
+    psutil.wait_procs(family, timeout=30)
+    node.wait(timeout=30)
+
+
+def _run(command: list[str], log: Path, settings: dict[str, str]) -> "subprocess.Popen[bytes]":
     with log.open("w") as output:
         node = subprocess.Popen(
             command,
             stdout=output,
             stderr=output,
-            env=os.environ | found | settings,
+            env=os.environ | settings | {"PYTHONPATH": PYTHONPATH},  # its workers inherit it
             start_new_session=True,
         )
-    _wait(node, log)
-    return node, found
+    try:
+        _wait(node, log)
+    except BaseException:
+        end_node(node)
+        raise
+    return node
 
 
 @retry(retry=retry_if_result(lambda done: not done), wait=wait_fixed(0.2))
@@ -97,16 +129,15 @@ def _wait(node: "subprocess.Popen[bytes]", log: Path) -> bool:
 
 
 @contextmanager
-def _node(memory: Path | None = None) -> Iterator[dict[str, str]]:
+def head_node(cpus: int = 2, memory: Path | None = None) -> Iterator[tuple[dict[str, str], Path]]:
+    """A head node: the environment in which drivers find it (and are allowed in), its folder."""
     folder = Path(tempfile.mkdtemp(prefix="ray-", dir="/tmp"))  # socket paths must be short
     try:
-        node, found = _start(folder, memory)
-        yield found
-        family = [psutil.Process(node.pid), *psutil.Process(node.pid).children(recursive=True)]
-        for process in family:
-            process.kill()
-        psutil.wait_procs(family, timeout=30)
-        node.wait(timeout=30)
+        node, found = _start(folder, cpus, memory)
+        try:
+            yield found, folder
+        finally:
+            end_node(node)
     finally:
         shutil.rmtree(folder, ignore_errors=True)
 
@@ -114,7 +145,7 @@ def _node(memory: Path | None = None) -> Iterator[dict[str, str]]:
 @pytest.fixture(scope="module")
 def ray_node() -> Iterator[dict[str, str]]:
     """Environment in which drivers find the node (and are allowed in)."""
-    with _node() as found:
+    with head_node() as (found, _):
         yield found
 
 
@@ -127,7 +158,7 @@ def on_small_ray_node(monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     group.mkdir()
     try:
         (group / "memory.limit_in_bytes").write_text(str(LIMIT))
-        with _node(group) as found:
+        with head_node(memory=group) as (found, _):
             for name, value in found.items():
                 monkeypatch.setenv(name, value)
             yield group

@@ -1,6 +1,7 @@
 """``vfsearch cluster``: files, wheel and token of a cluster; sweeps on its head node."""
 
 from pathlib import Path
+from time import monotonic
 from typing import Annotated
 
 import typer
@@ -90,6 +91,28 @@ def ui(
 
     console.print(f"http://127.0.0.1:{port}   (the token is in ~/.ray/auth_token)")
     raise typer.Exit(dashboard(cluster, port))
+
+
+@app.command(epilog="Example: vfsearch cluster drain --seconds 100   (on the node that leaves)")
+def drain(
+    seconds: Annotated[float, typer.Option(help="Until this node is taken away.")] = 100.0,
+    on_notice: Annotated[
+        bool, typer.Option("--on-notice", help="Wait for EC2's spot notice, which tells the time.")
+    ] = False,
+    wait: Annotated[bool, typer.Option("--wait", help="Until it has left, or time is up.")] = False,
+) -> None:
+    """Tell Ray that this node leaves: its trials save their epochs and go on elsewhere."""
+    from vfsearch.cli.show import console
+    from vfsearch.cluster import notice
+
+    begun = monotonic()
+    if on_notice:
+        seconds = notice.drain_on_notice()
+    else:
+        notice.drain(seconds, "vfsearch cluster drain")
+    console.print(f"this node is drained; it is taken away in {seconds:.0f} s")
+    if wait:
+        notice.wait_until_left(seconds - (monotonic() - begun))
 
 
 def _on_head(cluster: Path, *command: str) -> None:

@@ -70,18 +70,13 @@ def run(
 ) -> None:
     """Run a sweep with its progress on the terminal (also a step of the demo)."""
     from vfsearch.cli.live import screen
-    from vfsearch.cli.show import console, seconds
+    from vfsearch.cli.show import console
     from vfsearch.search.budget import price_of
     from vfsearch.search.pack_book import why_alone
     from vfsearch.search.sweep import Mode, run_sweep
 
     def announce(packed: "Packing", left: float | None) -> None:
-        cost = price_of(config.budget)
-        estimate = [] if left is None else [f"est. {seconds(left)}"]
-        if left is not None and cost is not None and packed.gpus_per_trial:
-            hours = left / 3600 * packed.trials * packed.gpus_per_trial
-            estimate.append(f"${hours * cost:,.0f}")
-        console.print(", ".join([str(packed), *estimate]))
+        console.print(announcement(packed, left, price_of(config.budget)))
 
     mode = Mode(address=address, warm=not cold, announce=announce)
     if config.pack > 1 and (reason := why_alone(config)) is not None:
@@ -89,6 +84,25 @@ def run(
     with screen(config) as watcher:
         outcome = run_sweep(config, resume=resume, watcher=watcher, mode=mode)
     console.print(f"sweep {outcome.name} ended: {outcome.stop_reason}")
+
+
+def announcement(packed: "Packing", left: float | None, price: float | None) -> str:
+    """How trials will lie on the cluster, and what the rest will take and cost if that is known.
+
+    Args:
+        packed: how they lie.
+        left: seconds.
+        price: dollars per GPU-hour.
+    """
+    from vfsearch.cli.show import seconds
+
+    parts = [str(packed)]
+    if left is not None:
+        parts.append(f"est. {seconds(left)}")
+        if price is not None and packed.gpus_per_trial:
+            hours = left / 3600 * packed.trials * packed.gpus_per_trial
+            parts.append(f"${hours * price:,.0f}")
+    return ", ".join(parts)
 
 
 def leaderboard(name: str, top: int = 20, storage: str | None = None) -> None:

@@ -7,6 +7,8 @@ from vfsearch.cluster.values import ClusterValues
 
 RAY = "2.60.0"
 _LABEL = "vfsearch.example/cluster"
+_LEAVE = 100
+"""Seconds that a worker pod which is ended gets to bring its trials' epochs to safety."""
 
 
 def kuberay(values: ClusterValues) -> list[dict[str, Any]]:
@@ -97,7 +99,7 @@ def _pod(values: ClusterValues, resources: dict[str, str], capacity: str | None)
         "VFSEARCH_HOME": "/scratch",
         "VFSEARCH_GROWS_BY": grows_by(most, cpus=mine.cpus, gpus=mine.gpus),
     }
-    container = {
+    container: dict[str, Any] = {
         "name": "ray-worker" if capacity else "ray-head",
         "image": mine.image,
         "env": [
@@ -122,6 +124,10 @@ def _pod(values: ClusterValues, resources: dict[str, str], capacity: str | None)
         "volumes": [{"name": "scratch", "emptyDir": {}}],
     }
     if capacity is not None:
+        # Longer than the drain, which ends as soon as the node's trials have left.
+        spec["terminationGracePeriodSeconds"] = _LEAVE + 20
+        leave = ["vfsearch", "cluster", "drain", "--seconds", str(_LEAVE), "--wait"]
+        container["lifecycle"] = {"preStop": {"exec": {"command": leave}}}
         spec["nodeSelector"] = {mine.capacity_label: capacity}
         spec["tolerations"] = [{"key": "nvidia.com/gpu", "operator": "Exists"}]
     return {"metadata": {"labels": {_LABEL: values.name}}, "spec": spec}

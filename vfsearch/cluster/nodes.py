@@ -67,13 +67,15 @@ def start_head(options: str) -> list[str]:
     ]
 
 
-def start_worker(options: str) -> list[str]:
-    """Start Ray on a worker."""
+def start_worker(options: str, *, spot: bool = False) -> list[str]:
+    """Start Ray on a worker; ``spot``: and what waits for the notice that it is taken away."""
+    waits = ". ~/vfsearch/node.sh; setsid nohup vfsearch cluster drain --on-notice "
     return [
         ". ~/vfsearch/node.sh; ray stop",
         ". ~/vfsearch/node.sh; ulimit -n 65536; "
         f"ray start --address=$RAY_HEAD_IP:{PORT} --metrics-export-port={METRICS} "
         f"--disable-usage-stats {options}".rstrip(),
+        *([f"{waits}> ~/vfsearch/notice.log 2>&1 < /dev/null &"] if spot else []),
     ]
 
 

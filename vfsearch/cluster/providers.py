@@ -95,7 +95,7 @@ def aws(values: ClusterValues) -> dict[str, Any]:
         "head_setup_commands": [],
         "worker_setup_commands": [],
         "head_start_ray_commands": start_head("--num-cpus=0 --num-gpus=0"),
-        "worker_start_ray_commands": start_worker(""),
+        "worker_start_ray_commands": start_worker("", spot=True),
     }
 
 

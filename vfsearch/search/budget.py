@@ -61,6 +61,9 @@ class Budget(Section):
     """Seconds or a duration like ``2h``, over all drivers of the sweep."""
     gpu_hours: Positive | None = None
     """GPU-hours of all trials."""
+    trial_hours: Positive | None = None
+    """Hours that a trial is expected to take: what time and cost are estimated from until trials of
+    the sweep have ended and are measured. No limit."""
     dollars_per_gpu_hour: Positive | None = None
     """Price of a GPU-hour."""
     dollars: Positive | None = None

@@ -21,6 +21,7 @@ from tenacity import (
 from vfsearch.config import home
 from vfsearch.errors import SweepError
 from vfsearch.search.code import check_nodes
+from vfsearch.search.nodes import alive_nodes
 
 _OBJECT_STORE = 200 << 20
 """Bytes of Ray's object store here; only orders and metrics travel through it."""
@@ -153,10 +154,7 @@ def _initialise(settings: dict[str, Any]) -> None:
 
 
 def _nodes() -> list[dict[str, float]]:
-    import ray
-
-    nodes: list[dict[str, Any]] = ray.nodes()  # type: ignore[no-untyped-call]
-    return [node["Resources"] for node in nodes if node["Alive"]]
+    return [node["Resources"] for node in alive_nodes()]
 
 
 def _wait_for(nodes: int) -> None:

@@ -5,9 +5,9 @@ import platform
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
 
 from vfsearch.errors import SweepError
+from vfsearch.search.nodes import on_every_node
 
 _PATIENCE = 120.0
 """Seconds that the nodes get to answer: each starts a process."""
@@ -53,9 +53,8 @@ def check_nodes() -> None:
     import ray
 
     mine = running()
-    asked = {node["NodeManagerAddress"]: _ask(node["NodeID"]) for node in _alive()}
     problems = []
-    for address, answer in asked.items():
+    for address, answer in on_every_node(running).items():
         try:
             theirs = ray.get(answer, timeout=_PATIENCE)
         except ray.exceptions.GetTimeoutError:
@@ -71,21 +70,6 @@ def check_nodes() -> None:
             f"{'; '.join(problems)}. 'vfsearch cluster prepare' and 'ray up' install the same "
             "on all"
         )
-
-
-def _ask(node: str) -> Any:
-    import ray
-    from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
-
-    there = NodeAffinitySchedulingStrategy(node, soft=False)
-    return ray.remote(running).options(num_cpus=0, scheduling_strategy=there).remote()
-
-
-def _alive() -> list[dict[str, Any]]:
-    import ray
-
-    nodes: list[dict[str, Any]] = ray.nodes()  # type: ignore[no-untyped-call]
-    return [node for node in nodes if node["Alive"]]
 
 
 def _last_line(error: BaseException) -> str:

@@ -20,7 +20,18 @@ from typing import Any
 import ray
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-from vfsearch.search.mailbox import Finished, Gone, Mailbox, Order, Report, Taken
+from vfsearch.search.mailbox import (
+    LEAVE,
+    Answer,
+    Finished,
+    Gone,
+    Mailbox,
+    Order,
+    Present,
+    Report,
+    Taken,
+)
+from vfsearch.search.nodes import draining
 from vfsearch.search.resources import GroupShape
 
 _POLL = 5.0
@@ -56,9 +67,10 @@ class WorkerGroup:
             .remote()
         )
         self._generation = 0
-        self._retries = 0
+        self._retries = self._moves = 0
         self._spoilt = False
         self._stopping = False
+        self._leaving = False
         self._begun = False
         self._thread: threading.Thread | None = None
         self._start()
@@ -76,8 +88,8 @@ class WorkerGroup:
             max_retries: How often it is given again after its workers were lost.
         """
         self._max_retries = max_retries
-        self._retries = 0
-        self._stopping = self._begun = False
+        self._retries = self._moves = 0
+        self._stopping = self._leaving = self._begun = False
         if self._spoilt or not self._alive():
             self._start()
         ray.get(self._mailbox.assign.remote(order))
@@ -112,8 +124,9 @@ class WorkerGroup:
                 if event.out_of_memory:  # it would be short of it again
                     ray.get(self._mailbox.withdraw.remote())
                     return self._failed(f"out of memory: {event.error}")
-                self._retries += 1
-                self._begun = False
+                self._moves += self._leaving
+                self._retries += not self._leaving
+                self._begun = self._leaving = False
                 deadline = time.monotonic() + max(timeout, _START)
                 if self._retries > self._max_retries:
                     ray.get(self._mailbox.withdraw.remote())
@@ -122,8 +135,17 @@ class WorkerGroup:
                 self._start()
 
     def answer(self, report: Report, *, go_on: bool) -> None:
-        """Answer a report; without an answer the training waits."""
-        ray.get(self._mailbox.answer.remote(report.ticket, go_on))
+        """Answer a report; without an answer the training waits.
+
+        Where a node of the group will be taken away (a spot notice), the workers bring their
+        checkpoint to safety instead and go on elsewhere, at no cost of `max_retries`.
+        """
+        answer: Answer = go_on
+        if go_on and (leaving := draining()):
+            workers: list[Present] = ray.get(self._mailbox.present.remote())
+            if any(worker.node in leaving for worker in workers):
+                answer, self._leaving = LEAVE, True
+        ray.get(self._mailbox.answer.remote(report.ticket, answer))
 
     def stop(self, report: Report) -> Finished:
         """End the order at this report; waits until the workers have ended it."""
@@ -155,7 +177,7 @@ class WorkerGroup:
         """Withdraw the order and kill the workers, whatever they are doing."""
         ray.get(self._mailbox.withdraw.remote())
         for worker in ray.get(self._mailbox.present.remote()):
-            ray.kill(worker)
+            ray.kill(worker.actor)
         self._spoilt = True
         self._join(_LEAVE)
 
@@ -163,7 +185,7 @@ class WorkerGroup:
         self._join(_LEAVE)
         self._spoilt = False
         self._generation += 1
-        ray.get(self._mailbox.admit.remote(self._generation, self._retries))
+        ray.get(self._mailbox.admit.remote(self._generation, self._retries + self._moves))
         self._thread = threading.Thread(
             target=_fit,
             args=(self.shape, self._storage, self._mailbox, self._generation),
@@ -180,13 +202,16 @@ def _fit(shape: GroupShape, storage: Path, mailbox: Any, generation: int) -> Non
 
     from vfsearch.search.serve import serve_trials
 
+    workers = shape.workers if shape.fewest is None else (shape.fewest, shape.workers)
     resources = {"CPU": shape.cpus} | ({"GPU": shape.gpus} if shape.gpus else {})
     trainer = TorchTrainer(
         serve_trials,
         train_loop_config={"mailbox": mailbox, "generation": generation},
         torch_config=TorchConfig(backend="nccl" if shape.gpus else "gloo"),
         scaling_config=ScalingConfig(
-            num_workers=shape.workers,
+            # Typed as of Train V1, which is not what runs.
+            num_workers=workers,  # type: ignore[arg-type]
+            elastic_resize_monitor_interval_s=shape.resize_seconds,  # type: ignore[call-arg]
             use_gpu=shape.gpus > 0,
             resources_per_worker=resources,
         ),

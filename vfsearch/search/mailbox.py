@@ -83,9 +83,24 @@ class Taken:
     generation: int
 
 
+@dataclass(frozen=True, kw_only=True)
+class Present:
+    """A worker of the group."""
+
+    rank: int
+    world: int
+    """Workers of its start of the group."""
+    actor: Any
+    """Its handle."""
+    node: str
+    """Id of its node."""
+
+
 Event = Report | Finished | Gone | Taken
 Answer = bool | str
-"""True: go on; False: end the training here; a text: what a pack does next."""
+"""True: go on; False: end the training here; a text: what a pack does next, or `LEAVE`."""
+LEAVE = "leave"
+"""Bring what there is to safety and end: a node of the group will be taken away."""
 
 
 class Mailbox:
@@ -101,8 +116,9 @@ class Mailbox:
         self._events: asyncio.Queue[Event] = asyncio.Queue()
         self._ticket = 0
         self._answers: dict[int, asyncio.Future[Answer]] = {}
-        self._present: list[Any] = []
+        self._present: dict[int, Present] = {}
         self._taken = (0, 0)
+        self._entered = 0
 
     # The owner's side.
 
@@ -110,7 +126,7 @@ class Mailbox:
         """Serve the workers of this generation only; those of older ones are sent away."""
         self._dismiss_reports()
         self._attempt = attempt
-        self._present = []
+        self._present = {}
         await self._tell(generation=generation)
 
     async def assign(self, order: Order) -> None:
@@ -148,9 +164,9 @@ class Mailbox:
         self._dismiss_reports()
         await self._tell()
 
-    async def present(self) -> list[Any]:
-        """Actor handles of the workers that have come in, to kill those that hang."""
-        return self._present
+    async def present(self) -> list[Present]:
+        """The workers that have come in: to kill those that hang, to know where they are."""
+        return list(self._present.values())
 
     async def gone(self, gone: Gone) -> None:
         """Note that the worker group of a generation has ended."""
@@ -159,10 +175,22 @@ class Mailbox:
 
     # The workers' side.
 
-    async def enter(self, generation: int, worker: Any) -> None:
-        """Note a worker (its actor handle)."""
-        if generation == self._generation:
-            self._present.append(worker)
+    async def enter(self, generation: int, worker: Present) -> None:
+        """Note a worker.
+
+        A second rank 0 of one generation means that Ray Train has started the workers anew, with
+        more of them, or elsewhere: they take up the order again.
+        """
+        if generation != self._generation:
+            return
+        if worker.rank == 0 and self._entered == generation:
+            self._attempt += 1
+            self._taken = (0, 0)
+            self._dismiss_reports()
+        if worker.rank == 0:
+            self._entered = generation
+        self._present[worker.rank] = worker
+        self._present = {r: one for r, one in self._present.items() if r < worker.world}
 
     async def take(self, generation: int, done: int) -> Task | None:
         """Wait for an order after number ``done``; None: there is nothing more to do."""

@@ -19,12 +19,12 @@ import torch
 from vfsearch.config import CorpusConfig, RunConfig
 from vfsearch.search.driver import machine_id
 from vfsearch.search.lines import TrialLines
-from vfsearch.search.mailbox import Task
+from vfsearch.search.mailbox import LEAVE, Task
 from vfsearch.search.mirror import TrialMirror
 from vfsearch.search.records import EVALUATION
 from vfsearch.search.run_record import RunRecord
 from vfsearch.search.seeds import train_seeds
-from vfsearch.search.serve import Reply
+from vfsearch.search.serve import NodeLeavesError, Reply
 from vfsearch.search.tracks import Tracked
 from vfsearch.tracking.connection import storage_of
 from vfsearch.tracking.corpora import Held, hold
@@ -162,11 +162,19 @@ class _Reporter:
             self._record.epoch(report)
         if self._mirror is not None:
             self._mirror.note()
-        return bool(self._reply(report.epoch, report.metrics, {EVALUATION: self.evaluation}))
+        answer = self._reply(report.epoch, report.metrics, {EVALUATION: self.evaluation})
+        if answer == LEAVE:
+            if self._record is not None:
+                self._record.leave(GO_HOME)
+            saved = self._mirror is None or self._mirror.close()
+            raise NodeLeavesError(
+                "its epochs are on S3" if saved else "its last epoch is not on S3"
+            )
+        return bool(answer)
 
 
 def local_workers(world: World, device: torch.device) -> list[int]:
     """Process ids of the run's workers on this machine; every rank must call it."""
     machine = int.from_bytes(hashlib.sha256(machine_id().encode()).digest()[:7])
     mine = torch.tensor([[machine, os.getpid()]], dtype=torch.int64, device=device)
-    return [pid for host, pid in gather_values(mine, world).tolist() if host == machine]
+    return [pid for host, pid in gather_values(mine, world, world.size).tolist() if host == machine]

@@ -11,6 +11,7 @@ import optuna
 
 from vfsearch.search import records
 from vfsearch.search.analysis import TrialRow, better, trials_table
+from vfsearch.search.budget import Budget
 from vfsearch.search.definition import SweepConfig
 from vfsearch.search.resources import Packing
 
@@ -92,16 +93,19 @@ def progress_of(
         gpus=packing.gpus,
         gpu_hours=gpu_hours,
         dollars=None if price is None else gpu_hours * price,
-        seconds_left=seconds_left(rows, config.budget.trials, packing.trials),
+        seconds_left=seconds_left(rows, config.budget, packing.trials),
     )
 
 
-def seconds_left(rows: Sequence[TrialRow], total: int | None, places: int) -> float | None:
-    """Estimate the rest at the mean time of the trials that have ended; None: nothing to go by.
+def seconds_left(rows: Sequence[TrialRow], budget: Budget, places: int) -> float | None:
+    """Estimate the rest at the mean time of the trials that have ended, else at the declared one.
 
-    Trials that run are taken to be half done.
+    Trials that run are taken to be half done. None: nothing to go by.
     """
+    total = budget.trials
     ended = [row.seconds for row in rows if row.state in ("COMPLETE", "PRUNED") and row.seconds]
+    if not ended and budget.trial_hours is not None:
+        ended = [budget.trial_hours * 3600]
     if total is None or not ended:
         return None
     over = sum(row.state in ("COMPLETE", "PRUNED", "FAIL") for row in rows)

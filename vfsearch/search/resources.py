@@ -21,6 +21,10 @@ class GroupShape:
     """Per worker."""
     gpus: float
     """Per worker; 0: the workers compute on CPUs with gloo."""
+    fewest: int | None = None
+    """Workers with which the group goes on when it must; None: not elastic."""
+    resize_seconds: float = 60.0
+    """Between two looks for room to grow."""
 
 
 def shape_of(workers: WorkersConfig, nodes: Sequence[Node]) -> GroupShape:
@@ -32,23 +36,29 @@ def shape_of(workers: WorkersConfig, nodes: Sequence[Node]) -> GroupShape:
     gpus = sum(node.get("GPU", 0.0) for node in nodes)
     use_gpu = gpus > 0 if workers.use_gpu == "auto" else workers.use_gpu
     shape = GroupShape(
-        workers=workers.count, cpus=workers.cpus, gpus=workers.gpus if use_gpu else 0.0
+        workers=workers.count,
+        cpus=workers.cpus,
+        gpus=workers.gpus if use_gpu else 0.0,
+        fewest=workers.min,
+        resize_seconds=workers.resize_seconds,
     )
     fit = _workers_that_fit(shape, nodes)
-    if fit < shape.workers:
+    if fit < workers.fewest:
+        setting = "count" if workers.min is None else "min"
         each = f"{shape.cpus:g} CPUs" + (f" and {shape.gpus:g} GPUs" if shape.gpus else "")
         cpus = sum(node.get("CPU", 0.0) for node in nodes)
         raise SweepError(
-            f"workers.count={shape.workers} with {each} per worker never fits: {len(nodes)} nodes "
-            f"with {cpus:g} CPUs and {gpus:g} GPUs in all hold {fit} such workers; lower "
-            "workers.count, workers.cpus or workers.gpus, or set workers.use_gpu to auto"
+            f"workers.{setting}={workers.fewest} with {each} per worker never fits: "
+            f"{len(nodes)} nodes with {cpus:g} CPUs and {gpus:g} GPUs in all hold {fit} such "
+            f"workers; lower workers.{setting}, workers.cpus or workers.gpus, or set "
+            "workers.use_gpu to auto"
         )
     return shape
 
 
 def slots(shape: GroupShape, nodes: Sequence[Node], concurrency: int | Literal["auto"]) -> int:
     """Count the trials that run at once; at least 1 for a shape that fits."""
-    fit = _workers_that_fit(shape, nodes) // shape.workers
+    fit = max(_workers_that_fit(shape, nodes) // shape.workers, 1)  # elastic: one, with fewer
     return fit if concurrency == "auto" else min(fit, concurrency)
 
 
@@ -59,7 +69,9 @@ class Packing:
     trials: int = 1
     """At once."""
     workers: int = 1
-    """Per trial."""
+    """Per trial; elastic: at most."""
+    fewest: int | None = None
+    """Per trial, where they are elastic."""
     gpus_per_worker: float = 0.0
     gpus: float = 0.0
     """Of the cluster."""
@@ -75,7 +87,10 @@ class Packing:
         each = self.gpus_per_worker
         sharing = f" ({each:g} GPU each)" if each not in (0.0, 1.0) else ""
         pool = f"{self.gpus:g} GPUs" if each else f"{self.cpus:g} CPUs"
-        return f"{pool}: {_count(self.trials, 'trial')} × {_count(self.workers, 'worker')}{sharing}"
+        workers = _count(self.workers, "worker")
+        if self.fewest is not None:
+            workers = f"{self.fewest} to {workers}"
+        return f"{pool}: {_count(self.trials, 'trial')} × {workers}{sharing}"
 
 
 def packing(
@@ -85,6 +100,7 @@ def packing(
     return Packing(
         trials=slots(shape, nodes, concurrency),
         workers=shape.workers,
+        fewest=shape.fewest,
         gpus_per_worker=shape.gpus,
         gpus=sum(node.get("GPU", 0.0) for node in nodes),
         cpus=sum(node.get("CPU", 0.0) for node in nodes),

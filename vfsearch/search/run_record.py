@@ -144,6 +144,11 @@ class RunRecord:
                 self._log.artifact(error, "error.txt")
             self._log.end("FAILED")
 
+    def leave(self, timeout: float) -> None:
+        """Send what there is: another node goes on with the record."""
+        self._stop_sampling()
+        self.send(timeout)
+
     def send(self, timeout: float) -> None:
         """Send what is left."""
         if self._log is not None:

@@ -9,7 +9,7 @@ from typing import Any, Protocol
 import ray
 
 from vfsearch.errors import ConfigError, TrainingDiverged
-from vfsearch.search.mailbox import Answer, Finished, Task
+from vfsearch.search.mailbox import Answer, Finished, Present, Task
 
 
 class Reply(Protocol):
@@ -23,6 +23,10 @@ class Reply(Protocol):
         ``facts``: what holds for the whole run, see `mailbox.Report`.
         """
         ...
+
+
+class NodeLeavesError(Exception):
+    """The order goes on elsewhere: a node of the group will be taken away."""
 
 
 _SYMMETRIC = (TrainingDiverged, ConfigError)
@@ -52,9 +56,16 @@ def serve_trials(setting: dict[str, Any]) -> None:
     from ray.train import get_context
 
     mailbox, generation = setting["mailbox"], setting["generation"]
-    rank = get_context().get_world_rank()
+    context, here = get_context(), ray.get_runtime_context()
+    rank = context.get_world_rank()
     performers: dict[str, Performer] = {}
-    ray.get(mailbox.enter.remote(generation, ray.get_runtime_context().current_actor))
+    me = Present(
+        rank=rank,
+        world=context.get_world_size(),
+        actor=here.current_actor,
+        node=here.get_node_id(),
+    )
+    ray.get(mailbox.enter.remote(generation, me))
     done = 0
     while (task := ray.get(mailbox.take.remote(generation, done))) is not None:
         done = task.sequence
@@ -64,7 +75,8 @@ def serve_trials(setting: dict[str, Any]) -> None:
                 performers[name] = _load(name)(rank)
             finished = _perform(performers[name], task, mailbox, generation)
         except Exception as error:
-            if not is_broken_link(error):  # a lost peer ends the group, not the order
+            # A lost peer or node ends the group, not the order.
+            if not isinstance(error, NodeLeavesError) and not is_broken_link(error):
                 finished = _failure(error, task, rank)
                 if name in performers:
                     performers[name].failed(task, finished.reason or "")

@@ -18,6 +18,7 @@ from vfsearch.search.comparable import IncomparableError
 from vfsearch.search.definition import SweepConfig
 from vfsearch.search.gauges import Gauges
 from vfsearch.search.ledger import Ledger, Watcher
+from vfsearch.search.leftovers import ends_of
 from vfsearch.search.mailbox import TRAINING, Order
 from vfsearch.search.pack_book import PackBook, members
 from vfsearch.search.progress import PLACE, seconds_left
@@ -63,7 +64,7 @@ class Mode:
 
     announce: Callable[[Packing, float | None], None] = lambda _packing, _seconds: None
     """Told before the first trial how trials will be packed, and the seconds that they will take
-    (None: no trial has ended yet to go by)."""
+    (None: no trial has ended yet, and ``budget.trial_hours`` is not declared)."""
 
     @property
     def on_cluster(self) -> bool:
@@ -114,6 +115,7 @@ def run_sweep(
         snapshot: StudySnapshot | None = None
         status: Status = "FAILED"
         unsent: tuple[str, ...] = ()
+        elsewhere: tuple[str, ...] = ()
         try:
             with connected(mode.address) as nodes:
                 shape = shape_of(config.base.workers, nodes)
@@ -149,6 +151,8 @@ def run_sweep(
                 # Members of a pack have no mirror of their checkpoints.
                 book = _packs(ledger, retries) if recovery is None else None
                 run_tune(book or ledger, folder, warm=mode.warm, max_retries=retries)
+                if mode.on_cluster and tracks is not None:
+                    elsewhere = tracks.send_from_nodes(ends_of(study.study, config.name))
             ledger.settle()
             status = "KILLED" if ledger.interrupted else "FINISHED"
             if status == "FINISHED":
@@ -163,7 +167,7 @@ def run_sweep(
         finally:
             # Ray is gone, and with it every worker: what they left behind can be sent.
             if tracks is not None:
-                unsent = tracks.close(status)
+                unsent = tracks.close(status, elsewhere)
             if snapshot is not None:
                 snapshot.close(finished=status == "FINISHED")
     if ledger.interrupted:
@@ -213,7 +217,7 @@ class Dispatch:
 def _estimate(study: optuna.Study, packed: Packing) -> float | None:
     """Seconds that the sweep will still take, by the trials that it has (when it is resumed)."""
     stored = SweepConfig.model_validate(study.user_attrs[records.SWEEP])
-    return seconds_left(trials_table(study), stored.budget.trials, packed.trials)
+    return seconds_left(trials_table(study), stored.budget, packed.trials)
 
 
 def _packs(ledger: Ledger, max_retries: int) -> PackBook | None:

@@ -4,7 +4,7 @@ Rank 0 of the workers logs the trials (`performer`); the driver logs the sweep, 
 runs in the background, so that the study knows their ids, and sends what dead workers left.
 """
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -18,6 +18,7 @@ from vfsearch.config import home
 from vfsearch.errors import TrackingError
 from vfsearch.search.definition import SweepConfig
 from vfsearch.search.identity import definition
+from vfsearch.search.leftovers import send_from_nodes
 from vfsearch.search.records import Asked
 from vfsearch.tracking.additions import add_to_run
 from vfsearch.tracking.connection import Connection
@@ -135,11 +136,19 @@ class SweepTracks:
         """Log the sweep's report; replaces the one of an earlier driver."""
         self._log.artifact(page, "report.html")
 
-    def close(self, status: Status) -> tuple[str, ...]:
+    def send_from_nodes(self, ends: Mapping[str, Status]) -> tuple[str, ...]:
+        """See `leftovers.send_from_nodes`; Ray is still there."""
+        return send_from_nodes(self._spool, self.connection, self._config.name, ends)
+
+    def close(self, status: Status, elsewhere: Sequence[str] = ()) -> tuple[str, ...]:
         """End the sweep's run and send what is left; returns the runs that could not be sent.
 
         Ray is gone, so nobody works on a trial any more: runs that are still open are ended as
         killed. Those of an interrupted sweep run again when it is resumed.
+
+        Args:
+            status: of the sweep's run.
+            elsewhere: runs that lie unsent on other nodes.
         """
         self._pool.shutdown(wait=True, cancel_futures=True)
         settings = self.connection.settings()
@@ -148,7 +157,7 @@ class SweepTracks:
         own = () if self._log.close(status) else (self._key.name,)
         name = self._config.name
         report = sync(self._spool, self.connection, sweep=name)
-        failed = tuple(run for run, _ in report.failed)
+        failed = (*(run for run, _ in report.failed), *elsewhere)
         with suppress(TrackingError):  # the server is away: `sync` closes them with the rest
             busy = [run.partition("/")[2] for run in (*failed, *report.live)]
             close_running(self.connection, name, spare=busy)

@@ -37,8 +37,17 @@ class Delivered:
     """Rows that the server refuses for good (a changed parameter, an illegal name)."""
 
 
-def deliver(spool: Spool, connection: Connection, done: Delivered | None = None) -> Delivered:
+def deliver(
+    spool: Spool,
+    connection: Connection,
+    done: Delivered | None = None,
+    *,
+    only_ends: bool = False,
+) -> Delivered:
     """Send everything that is in the spool now.
+
+    ``only_ends``: the process is dead, and another may be going on with the run: that it was
+    running is not sent any more.
 
     Rows and files advance separately, so that metrics arrive while S3 is away. Repeating it,
     also after a crash in the middle, stores nothing twice.
@@ -58,7 +67,8 @@ def deliver(spool: Spool, connection: Connection, done: Delivered | None = None)
             trouble = trouble or error
     if trouble is not None:
         raise trouble
-    if status is not None and status != spool.sent.status:
+    told = status in ENDED or not only_ends
+    if status is not None and told and status != spool.sent.status:
         with mlflow_errors(connection, f"run {spool.key.name}"):
             if status in ENDED:
                 connection.client().set_terminated(run_id, status)

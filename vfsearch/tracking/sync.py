@@ -153,7 +153,7 @@ def _send_one(spool: Spool, name: str, connection: Connection, status: Status | 
         stop=stop_after_attempt(ATTEMPTS),
         wait=wait_fixed(0.5),
         reraise=True,
-    )(deliver, spool, connection)
+    )(deliver, spool, connection, only_ends=status is None)
     return SyncReport(
         sent=(name,),
         closed=closed,

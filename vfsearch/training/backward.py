@@ -29,6 +29,7 @@ def backward(
     loss: Loss,
     inputs: tuple[Tensor, Tensor, Tensor],
     world: World,
+    total: int,
 ) -> tuple[Objective, Tensor]:
     """Leave the gradients of the global batch's loss in the parameters.
 
@@ -38,13 +39,14 @@ def backward(
         loss: of the gathered batch.
         inputs: faces, voices and labels of this rank.
         world: the ranks.
+        total: pairs of the global batch.
 
     Returns:
         The objective, and the labels of the global batch.
     """
     faces, voices, labels = inputs
     both = torch.cat(encode(network, faces, voices), dim=1)
-    result, labels = _gathered(both, labels, loss, world)
+    result, labels = _gathered(both, labels, loss, world, total)
     result.loss.backward()  # type: ignore[no-untyped-call]
     return result, labels
 
@@ -55,6 +57,7 @@ def backward_in_parts(
     loss: Loss,
     inputs: tuple[Tensor, Tensor, Tensor],
     world: World,
+    total: int,
     *,
     model: nn.Module,
     omega: Tensor,
@@ -63,19 +66,24 @@ def backward_in_parts(
 ) -> tuple[Objective, Tensor]:
     """Like `backward`, with ``size`` pairs in memory at a time; BatchNorm normalises over these.
 
+    A share that ``size`` does not divide is split into parts as equal as can be.
+
     Args:
         network: see `backward`.
         encode: see `backward`.
         loss: see `backward`.
         inputs: see `backward`.
         world: see `backward`.
+        total: see `backward`.
         model: what ``network`` wraps; the first pass needs no communication.
         omega: the classifier's weight, which only the loss uses.
-        size: pairs of a part.
+        size: pairs of a part at most.
         seed: of the dropout of a part, the same in both passes.
     """
     faces, voices, labels = inputs
-    parts = list(zip(torch.split(faces, size), torch.split(voices, size), strict=True))
+    number = -(-world.most(total) // size)  # the same on every rank, whatever its share
+    split = [torch.tensor_split(tensor, number) for tensor in (faces, voices)]
+    parts = list(zip(*split, strict=True))
 
     def embed(with_network: nn.Module, part: int) -> Tensor:
         torch.manual_seed(seed(part))
@@ -84,10 +92,10 @@ def backward_in_parts(
     with torch.no_grad(), fixed_statistics(model):
         both = torch.cat([embed(model, part) for part in range(len(parts))])
     both.requires_grad_()
-    result, labels = _gathered(both, labels, loss, world)
+    result, labels = _gathered(both, labels, loss, world, total)
     wanted = [both, omega] if omega.requires_grad else [both]
     upstream, *of_omega = torch.autograd.grad(result.loss, wanted)
-    for part, gradient in enumerate(torch.split(upstream, size)):
+    for part, gradient in enumerate(torch.tensor_split(upstream, number)):
         last = part == len(parts) - 1
         ddp = isinstance(network, DistributedDataParallel) and not last
         with network.no_sync() if ddp else nullcontext():  # type: ignore[operator]
@@ -98,8 +106,10 @@ def backward_in_parts(
     return result, labels
 
 
-def _gathered(both: Tensor, labels: Tensor, loss: Loss, world: World) -> tuple[Objective, Tensor]:
+def _gathered(
+    both: Tensor, labels: Tensor, loss: Loss, world: World, total: int
+) -> tuple[Objective, Tensor]:
     # Both modalities and nothing else: one collective forward, none backward.
-    x, v = gather_rows(both, world).chunk(2, dim=1)
-    labels = gather_values(labels, world)
+    x, v = gather_rows(both, world, total).chunk(2, dim=1)
+    labels = gather_values(labels, world, total)
     return loss(x, v, labels), labels

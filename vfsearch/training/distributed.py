@@ -23,6 +23,14 @@ class World:
             return cls(dist.get_rank(), dist.get_world_size())
         return cls()
 
+    def share(self, total: int) -> slice:
+        """Rows of a global batch that this rank has: as `BatchStream` deals them out."""
+        return slice(self.rank * total // self.size, (self.rank + 1) * total // self.size)
+
+    def most(self, total: int) -> int:
+        """Rows of the largest share."""
+        return -(-total // self.size)
+
 
 class _Gather(torch.autograd.Function):
     """All-gather rows; the gradient of the rows that this rank contributed, times the world size.
@@ -35,32 +43,42 @@ class _Gather(torch.autograd.Function):
     """
 
     @staticmethod
-    def forward(ctx: Any, local: Tensor, world: World) -> Tensor:
-        ctx.world, ctx.rows = world, len(local)
-        return gather_values(local, world)
+    def forward(ctx: Any, local: Tensor, world: World, total: int) -> Tensor:
+        ctx.world, ctx.mine = world, world.share(total)
+        return gather_values(local, world, total)
 
     @staticmethod
-    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None]:
-        start = ctx.world.rank * ctx.rows
-        return grads[0][start : start + ctx.rows] * ctx.world.size, None
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None, None]:
+        return grads[0][ctx.mine] * ctx.world.size, None, None
 
 
-def gather_rows(local: Float[Tensor, "rows dim"], world: World) -> Float[Tensor, "all dim"]:
-    """Rows of all ranks in rank order, with gradients; each rank must bring equally many."""
+def gather_rows(
+    local: Float[Tensor, "rows dim"], world: World, total: int
+) -> Float[Tensor, "total dim"]:
+    """Rows of all ranks in rank order, with gradients; each brings its share of ``total``."""
     if world.size == 1:
         return local
-    gathered: Tensor = _Gather.apply(local, world)
+    gathered: Tensor = _Gather.apply(local, world, total)
     return gathered
 
 
-def gather_values(local: Shaped[Tensor, "rows *rest"], world: World) -> Shaped[Tensor, "all *rest"]:
+def gather_values(
+    local: Shaped[Tensor, "rows *rest"], world: World, total: int
+) -> Shaped[Tensor, "total *rest"]:
     """Like ``gather_rows``, without gradients (labels)."""
     if world.size == 1:
         return local
-    local = local.detach().contiguous()
-    gathered = local.new_empty((len(local) * world.size, *local.shape[1:]))
-    dist.all_gather_into_tensor(gathered, local)
-    return gathered
+    most = world.most(total)
+    sent = local.detach().contiguous()
+    if len(sent) < most:  # collectives want equal parts; the filling is dropped again
+        sent = torch.cat([sent, sent.new_zeros((most - len(sent), *sent.shape[1:]))])
+    gathered = sent.new_empty((most * world.size, *sent.shape[1:]))
+    dist.all_gather_into_tensor(gathered, sent)
+    if total == len(gathered):
+        return gathered
+    shares = [World(rank, world.size).share(total) for rank in range(world.size)]
+    parts = [gathered[r * most :][: s.stop - s.start] for r, s in enumerate(shares)]
+    return torch.cat(parts)
 
 
 @torch.no_grad()

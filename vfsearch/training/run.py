@@ -194,17 +194,20 @@ class Run:
         def loss(x: Tensor, v: Tensor, labels: Tensor) -> Objective:
             return objective(x, v, labels, omega, self.reweighting.weights, config.loss)
 
-        if config.training.micro_batch is None:
-            return backward(self.network, encode, loss, inputs, self.world)
+        total = config.training.batch
+        size = config.most_pairs_per_pass
+        if size >= self.world.most(total):
+            return backward(self.network, encode, loss, inputs, self.world, total)
         return backward_in_parts(
             self.network,
             encode,
             loss,
             inputs,
             self.world,
+            total,
             model=self.model,
             omega=omega,
-            size=config.training.micro_batch,
+            size=size,
             seed=lambda part: stream_seed(
                 "dropout", config.seed, "step", self.step, self.world.rank, part
             ),
@@ -217,6 +220,6 @@ class Run:
         if self.config.training.augment:
             total = self.config.training.batch
             drawn = draw_augmentation(total, seed=self.config.seed, step=self.step)
-            start = self.world.rank * len(faces)
-            faces = augment_faces(faces, drawn.rows(start, start + len(faces)))
+            mine = self.world.share(total)
+            faces = augment_faces(faces, drawn.rows(mine.start, mine.stop))
         return faces, voices, labels
