@@ -59,6 +59,7 @@ def _start(
         "RAY_ADDRESS": f"127.0.0.1:{port}",
         "RAY_AUTH_MODE": "token",
         "RAY_AUTH_TOKEN": secrets.token_hex(32),
+        "RAY_TMPDIR": str(folder),
     }
     command = [
         str(Path(sys.executable).parent / "ray"), "start", "--head", "--block",

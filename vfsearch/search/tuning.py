@@ -52,10 +52,16 @@ def run_tune(ledger: Ledger | PackBook, folder: Path, *, warm: bool, max_retries
         max_retries: How often a trial is begun again whose owner was lost.
     """
     from ray import tune
+    from ray.tune.execution import class_cache
 
     from vfsearch.search.searcher import Halted, StudyScheduler, StudySearcher, WhenInterrupted
     from vfsearch.search.trial import SweepTrial
 
+    # Tune hands AWS keys of the driver's environment on, and Ray writes what it hands on into its
+    # logs. Workers here inherit the environment; other nodes have a role or a file of keys.
+    class_cache.ENV_VARS_TO_PROPAGATE -= {
+        name for name in class_cache.ENV_VARS_TO_PROPAGATE if name.startswith("AWS_")
+    }
     engine = _engine(folder)
     shutil.rmtree(engine, ignore_errors=True)
     tuner = tune.Tuner(
