@@ -274,6 +274,8 @@ budget: {trials: 4}
         "x.yaml:15: sampler.name: 'tpee' is wrong, it should be one of tpe, gp, cmaes, nsga2, "
         "random, grid, qmc",
         "x.yaml:18: pruner.graze: is no setting; see the reference in docs/configuration.md",
+        "x.yaml:20: val/match_v2f_1to3 is no metric of base.evaluation (did you mean "
+        "val/match_v2f_1to5?)",
         "x.yaml:21: objectives.0.direction: 'maximise' is wrong, it should be 'maximize' or "
         "'minimize'",
     ]

@@ -188,9 +188,13 @@ def _assemble(
         problems += explain(error, source, lines)
         wrong = {entry["loc"] for entry in error.errors(include_url=False) if entry["loc"]}
     for place in wrong:
+        if any(other != place and other[: len(place)] == place for other in wrong):
+            continue  # a list is called too short for want of its wrong entry
         entries = data.get(str(place[0]))
         if len(place) > 1 and isinstance(entries, list) and str(place[0]) in _HARMLESS:
             entries[int(place[1])] = _HARMLESS[str(place[0])]  # the other entries are judged
+        elif isinstance(entries, list) and (place[0], *place[2:]) == ("objectives", "direction"):
+            entries[int(place[1])]["direction"] = "maximize"  # its metric is judged
         else:
             data.pop(str(place[0]), None)
     try:
