@@ -37,7 +37,7 @@ def left_on_the_cluster() -> list[str]:
 
 
 def test_fifty_short_trials_leave_nothing_and_the_driver_does_not_grow(home: Path) -> None:
-    margins = [20.0 + 7 * (number % 10) for number in range(50)]
+    margins = [20.0 + 4 * (number % 10) for number in range(50)]
     config = stub_sweep(
         "many",
         margins,
