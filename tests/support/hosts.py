@@ -122,6 +122,7 @@ class Host:
         # The kernel takes dead namespaces down at leisure, and the cable with them.
         in_bridge(self.bridge, f"ip link del p{self.number} 2>/dev/null || true")
         for child in self.children:
+            child.kill()  # nsenter stops with what it started, and stays so when that goes on
             child.wait()
         self.children.clear()
 
