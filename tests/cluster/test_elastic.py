@@ -21,7 +21,7 @@ from support.watched_trial import worlds
 from vfsearch.training.checkpoint import read_state
 from vfsearch.training.steps import StepFile
 
-pytestmark = [pytest.mark.slow, pytest.mark.fault, pytest.mark.timeout(900)]
+pytestmark = [pytest.mark.matrix, pytest.mark.slow, pytest.mark.fault, pytest.mark.timeout(900)]
 
 EPOCHS = 12
 DRIVE = Path(__file__).parents[1] / "support" / "elastic_drive.py"
