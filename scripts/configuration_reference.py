@@ -15,7 +15,7 @@ from vfsearch.search.budget import Budget, Target
 TARGET = Path(__file__).parent.parent / "docs" / "configuration.md"
 HEAD = """# Settings of a training run
 
-Written from the docstrings in `vfsearch/config.py` by `python scripts/configuration_reference.py`.
+Written from the docstrings in `vfsearch/config` by `python scripts/configuration_reference.py`.
 A run's YAML file has these keys; `--set section.key=value` overrides one; a search space's
 `base:` takes the same keys and its `parameters:` are dotted names of them.
 """

@@ -77,8 +77,10 @@ def test_a_sweep_whose_node_is_killed_goes_on_where_it_was(home: Path) -> None:
 
 @pytest.mark.parametrize("sent", [signal.SIGINT, signal.SIGTERM])
 def test_an_interrupt_ends_in_order_and_the_trial_goes_on_later(
-    home: Path, sent: signal.Signals
+    home: Path, sent: signal.Signals, request: pytest.FixtureRequest
 ) -> None:
+    if sent == signal.SIGTERM:  # once with a Ray of its own, once on one that stays
+        request.getfixturevalue("on_ray_node")
     config = stub_sweep("polite", [50], epochs=6, pause=0.3)
     with drive(config, home) as first:
         first.until(lambda line: named(line, "epoch", number=0, epoch=2))

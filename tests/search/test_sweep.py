@@ -12,8 +12,9 @@ MEDIAN = {"name": "median", "startup_trials": 1, "grace": 2}
 
 
 def test_a_sweep_is_warm_prunes_exactly_refuses_a_second_driver_and_can_be_extended(
-    home: Path,
+    home: Path, request: pytest.FixtureRequest
 ) -> None:
+    """Begun with a Ray of its own, extended on one that stays."""
     config = stub_sweep("warm", [50, 40, 60, 30, 45], pruner=MEDIAN)
     with drive(config, home) as first:
         first.until(lambda line: named(line, "started", number=0))
@@ -45,6 +46,7 @@ def test_a_sweep_is_warm_prunes_exactly_refuses_a_second_driver_and_can_be_exten
     with drive(more, home) as plain:
         assert plain.finish() == 6
         assert "--resume" in plain.lines[0]["message"]
+    request.getfixturevalue("on_ray_node")
     with drive(more, home, "--resume") as extended:
         assert extended.finish() == 0
         assert [line["number"] for line in extended.of("started")] == [5, 6]
@@ -54,6 +56,7 @@ def test_a_sweep_is_warm_prunes_exactly_refuses_a_second_driver_and_can_be_exten
     assert [log_of(home, "warm", number) for number in range(5)] == logs
 
 
+@pytest.mark.usefixtures("on_ray_node")
 def test_what_never_fits_is_refused_and_leaves_no_sweep_behind(home: Path) -> None:
     wide = stub_sweep("wide", [50], workers={"count": 2, "cpus": 4096})
     with drive(wide, home) as refused:
@@ -65,6 +68,7 @@ def test_what_never_fits_is_refused_and_leaves_no_sweep_behind(home: Path) -> No
     assert [trial.state.name for trial in trials("wide")] == ["COMPLETE"]
 
 
+@pytest.mark.usefixtures("on_ray_node")
 def test_another_number_of_workers_gets_a_group_of_its_own(home: Path) -> None:
     margin = {"type": "float", "low": 1, "high": 100}
     count = {"type": "categorical", "choices": [1, 2]}

@@ -29,7 +29,7 @@ REQUIRED = (
 )
 PACKAGED = "artifacts/checkpoint"
 """Where the checkpoint lies in the model folder."""
-_SHIPPED = ("corpus", "model", "training", "registry")
+_SHIPPED = ("config", "corpus", "model", "training", "registry")
 """Subpackages that embedding a file imports from; the modules above them travel too."""
 
 
