@@ -2,7 +2,7 @@
 SHELL := /bin/bash
 PY := .venv/bin/python
 
-.PHONY: help install system demo demo-down test test-quick test-cluster check format bench lock clean
+.PHONY: help install system demo demo-down test test-quick test-long test-cluster check format bench lock clean
 
 help:            ## This list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*##/\t/' | expand -t 14
@@ -22,10 +22,13 @@ demo-down:       ## Stop the servers that the demo leaves running; nothing is lo
 	@.venv/bin/vfsearch stack down
 
 test: install system  ## The whole suite (under 25 minutes on 2 cores)
-	@$(PY) -m pytest -n 2 --dist loadfile -m "not matrix"
+	@$(PY) -m pytest -n 2 --dist loadfile -m "not matrix and not long"
 
 test-quick: install  ## What runs in under 2 minutes
 	@$(PY) -m pytest -n 2 --dist loadfile -m "not slow and not fault and not browser"
+
+test-long: install system  ## Kills at random moments, in mid-checkpoint, by Ray's memory monitor
+	@$(PY) -m pytest -m long
 
 test-cluster: install system  ## The long fault scenarios on a cluster of test hosts (root)
 	@$(PY) -m pytest tests/cluster

@@ -1,4 +1,4 @@
-"""One cluster of two hosts for the tests of this folder that need it."""
+"""A cluster of two hosts for the test files that need it, each its own."""
 
 from collections.abc import Iterator
 
@@ -18,7 +18,7 @@ EPOCHS = 12
 """Of the trials that are disturbed; the first is over before a disturbance, the last after it."""
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def lab(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Lab]:
     """Head, worker, launching machine, MLflow and S3; the cluster is up, a corpus is on S3."""
     reason = unsupported()

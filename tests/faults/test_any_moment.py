@@ -17,7 +17,7 @@ from support.engine_runs import METRIC, Drive, drive, log_of, stub_sweep, trials
 from vfsearch.search.definition import SweepConfig
 from vfsearch.search.study import open_study, read_sweep
 
-pytestmark = [pytest.mark.slow, pytest.mark.fault, pytest.mark.timeout(7200)]
+pytestmark = [pytest.mark.long, pytest.mark.slow, pytest.mark.fault, pytest.mark.timeout(7200)]
 
 KILLS = int(os.environ.get("VFSEARCH_TEST_KILLS", "3"))
 EPOCHS = 5

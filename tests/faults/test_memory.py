@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 from support.engine_runs import drive, stub_sweep, trials
 
-pytestmark = [pytest.mark.slow, pytest.mark.fault, pytest.mark.timeout(1500)]
+pytestmark = [pytest.mark.long, pytest.mark.slow, pytest.mark.fault, pytest.mark.timeout(1500)]
 
 
 @pytest.mark.usefixtures("on_small_ray_node")

@@ -19,7 +19,7 @@ from vfsearch.tracking.connection import Connection
 KILLED = ("--performer", "support.killed_training:KilledTraining")
 """Workers die in the middle of a checkpoint, after a report and in the middle of an epoch."""
 
-pytestmark = [pytest.mark.slow, pytest.mark.fault, pytest.mark.timeout(1500)]
+pytestmark = [pytest.mark.long, pytest.mark.slow, pytest.mark.fault, pytest.mark.timeout(1500)]
 
 
 def digests(folder: Path) -> dict[str, str]:
