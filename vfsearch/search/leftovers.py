@@ -69,14 +69,14 @@ def send_here(
     for folder in unsent(spool, sweep):
         if folder.name == _DRIVER:
             continue
-        report = _patiently(
+        report = patiently(
             partial(sync, spool, connection, only=folder, status=ends.get(folder.name))
         )
         failed += [*(name for name, _ in report.failed), *report.live]
     return tuple(failed)
 
 
-def _patiently(attempt: Callable[[], SyncReport]) -> SyncReport:
+def patiently(attempt: Callable[[], SyncReport]) -> SyncReport:
     """Until the log's owner has ended; at last what there is."""
     retrying = Retrying(
         retry=retry_if_result(lambda report: bool(report.live)),

@@ -8,6 +8,7 @@ from collections.abc import Collection, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,7 @@ from vfsearch.config import home
 from vfsearch.errors import TrackingError
 from vfsearch.search.definition import SweepConfig
 from vfsearch.search.identity import definition
-from vfsearch.search.leftovers import send_from_nodes
+from vfsearch.search.leftovers import patiently, send_from_nodes
 from vfsearch.search.records import Asked
 from vfsearch.tracking.additions import add_to_run
 from vfsearch.tracking.connection import Connection
@@ -143,8 +144,9 @@ class SweepTracks:
     def close(self, status: Status, elsewhere: Sequence[str] = ()) -> tuple[str, ...]:
         """End the sweep's run and send what is left; returns the runs that could not be sent.
 
-        Ray is gone, so nobody works on a trial any more: runs that are still open are ended as
-        killed. Those of an interrupted sweep run again when it is resumed.
+        Nobody works on a trial any more, though workers of a cluster that stays may take a moment
+        to end: runs that are still open then are ended as killed. Those of an interrupted sweep run
+        again when it is resumed.
 
         Args:
             status: of the sweep's run.
@@ -156,7 +158,7 @@ class SweepTracks:
             add_to_run(settings, key, tags=tags, connection=self.connection)
         own = () if self._log.close(status) else (self._key.name,)
         name = self._config.name
-        report = sync(self._spool, self.connection, sweep=name)
+        report = patiently(partial(sync, self._spool, self.connection, sweep=name))
         failed = (*(run for run, _ in report.failed), *elsewhere)
         with suppress(TrackingError):  # the server is away: `sync` closes them with the rest
             busy = [run.partition("/")[2] for run in (*failed, *report.live)]
