@@ -11,51 +11,29 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Annotated, Any
 
-import numpy as np
 import torch
 import typer
 
 from benchmarks.record import Row, record
+from benchmarks.step import store
 from vfsearch.config import RunConfig
-from vfsearch.corpus.layout import Identity
-from vfsearch.corpus.store import Store
 from vfsearch.training.distributed import World
 from vfsearch.training.run import Run
 
 IDENTITIES, BATCH, DIM, STEPS = 600, 64, 64, 4
+SIDE, SECONDS = 56, 0.5
 
 
 def settings(workers: int) -> RunConfig:
     small = {"encoder": "small"}
     return RunConfig.model_validate(
         {
-            "corpus": {"root": "unused", "face_size": 56},
+            "corpus": {"root": "unused", "face_size": SIDE},
             "model": {"face": small, "voice": small, "embedding_dim": DIM},
-            "training": {"batch": BATCH, "audio_seconds": [0.5, 0.5], "augment": False},
+            "training": {"batch": BATCH, "audio_seconds": [SECONDS, SECONDS], "augment": False},
             "workers": {"count": workers},
             "tracking": {"enabled": False},
         }
-    )
-
-
-def store() -> Store:
-    random = np.random.default_rng(0)
-    owner, length = np.arange(IDENTITIES), 8_000
-    return Store(
-        name="train",
-        identities=tuple(
-            Identity(voice_id=f"v{k}", face_id=f"f{k}", gender="m", nationality="X") for k in owner
-        ),
-        split_hash="benchmark",
-        faces=random.integers(0, 256, (IDENTITIES, 56, 56, 3), np.uint8),
-        face_identity=owner,
-        face_paths=[f"f{k}" for k in owner],
-        samples=random.integers(-9000, 9000, IDENTITIES * length, np.int16),
-        voice_offsets=owner * length,
-        voice_lengths=np.full(IDENTITIES, length),
-        voice_identity=owner,
-        voice_paths=[f"v{k}" for k in owner],
-        excluded=(),
     )
 
 
@@ -81,7 +59,8 @@ def worker(folder: Path, rank: int, workers: int) -> None:
     torch.distributed.init_process_group(
         "gloo", init_method=f"file://{folder}/meet", rank=rank, world_size=workers
     )
-    run = Run(settings(workers), store(), device=torch.device("cpu"), world=World.current())
+    data = store(IDENTITIES, side=SIDE, seconds=SECONDS)
+    run = Run(settings(workers), data, device=torch.device("cpu"), world=World.current())
     run.begin_epoch()
     run.advance(next(run.stream))  # DDP makes its buckets anew after the first step
     batches = [next(run.stream) for _ in range(STEPS)]

@@ -15,6 +15,7 @@ from jaxtyping import Bool, Float
 from benchmarks.record import Row, record
 from vfsearch.corpus.ceiling import bayes_scores
 from vfsearch.corpus.voice import speaker
+from vfsearch.evaluation.verification import auc_eer
 
 RHO = np.array([0.6, 0.5, 0.4])
 NOISE = 0.02
@@ -78,11 +79,8 @@ def auc(
 ) -> float:
     """Of the diagonal against the negatives among these."""
     own = np.eye(len(scores), dtype=bool)
-    others = np.sort(scores[among & ~own])
-    below = np.searchsorted(others, scores[own], "left") + np.searchsorted(
-        others, scores[own], "right"
-    )
-    return float(below.mean() / 2 / len(others))
+    chosen = own | among
+    return auc_eer(scores[chosen], own[chosen])[0]
 
 
 def fractions(

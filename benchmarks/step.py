@@ -42,11 +42,11 @@ def settings(batch: int, **training: Any) -> RunConfig:
     )
 
 
-def store() -> Store:
+def store(identities: int = IDENTITIES, *, side: int = 112, seconds: float = SECONDS[-1]) -> Store:
     """One face and one voice per identity: the step is measured, not the reading."""
     random = np.random.default_rng(0)
-    owner = np.arange(IDENTITIES)
-    length = round(SECONDS[-1] * 16_000)
+    owner = np.arange(identities)
+    length = round(seconds * 16_000)
     voices = random.integers(-9000, 9000, (16, length), np.int16)
     return Store(
         name="train",
@@ -54,12 +54,12 @@ def store() -> Store:
             Identity(voice_id=f"v{k}", face_id=f"f{k}", gender="m", nationality="X") for k in owner
         ),
         split_hash="benchmark",
-        faces=random.integers(0, 256, (IDENTITIES, 112, 112, 3), np.uint8),
+        faces=random.integers(0, 256, (identities, side, side, 3), np.uint8),
         face_identity=owner,
         face_paths=[f"f{k}" for k in owner],
         samples=voices.reshape(-1),
         voice_offsets=(owner % 16) * length,
-        voice_lengths=np.full(IDENTITIES, length),
+        voice_lengths=np.full(identities, length),
         voice_identity=owner,
         voice_paths=[f"v{k}" for k in owner],
         excluded=(),

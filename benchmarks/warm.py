@@ -119,6 +119,7 @@ def plain(home: Path, trials: int) -> None:
 
 
 def ours(home: Path, trials: int, *, warm: bool) -> None:
+    from benchmarks.engine import Silent
     from vfsearch.search.definition import SweepConfig
     from vfsearch.search.sweep import Mode, run_sweep
 
@@ -139,19 +140,6 @@ def ours(home: Path, trials: int, *, warm: bool) -> None:
     )
     mode = Mode(warm=warm, performer="benchmarks.warm:Stub")
     run_sweep(config, resume=False, watcher=Silent(), mode=mode)
-
-
-class Silent:
-    """Is told about the progress."""
-
-    def started(self, asked: Any) -> None:
-        pass
-
-    def epoch(self, number: int, epoch: int, metrics: Any) -> None:
-        pass
-
-    def ended(self, ended: Any) -> None:
-        pass
 
 
 def overheads(kind: str) -> list[float]:

@@ -45,45 +45,38 @@ class CorpusConfig(Section):
         return self.remote or str(root)
 
 
-def _check_statistics(encoder: str, weights: str | None, frozen: bool) -> None:
-    if encoder == "statistics" and not (frozen and weights is None):
-        raise ValueError("encoder statistics has no weights: weights must be null, frozen true")
+class _EncoderConfig(Section):
+    """What the encoders of both modalities share."""
+
+    encoder: str
+    weights: Location | None = None
+    """Pretrained weights: path or URI of a safetensors or weights-only file."""
+    frozen: bool = False
+    """Keep the encoder's weights fixed."""
+
+    @model_validator(mode="after")
+    def _nothing_to_train(self) -> Self:
+        if self.encoder == "statistics" and not (self.frozen and self.weights is None):
+            raise ValueError("encoder statistics has no weights: weights must be null, frozen true")
+        return self
 
 
-class FaceConfig(Section):
+class FaceConfig(_EncoderConfig):
     """Face encoder."""
 
     encoder: Literal["ir50", "ir_se50", "small", "statistics", "discriminants"] = "ir50"
     """``ir50`` and ``ir_se50`` are the paper's; ``small`` is the same kind for CPU runs;
     ``statistics`` (colours and edges) has nothing to train and suits synthetic faces,
     ``discriminants`` are what of it tells identities apart (``vfsearch corpus discriminants``)."""
-    weights: Location | None = None
-    """Pretrained weights: path or URI of a safetensors or weights-only file."""
-    frozen: bool = False
-    """Keep the encoder's weights fixed."""
-
-    @model_validator(mode="after")
-    def _nothing_to_train(self) -> Self:
-        _check_statistics(self.encoder, self.weights, self.frozen)
-        return self
 
 
-class VoiceConfig(Section):
+class VoiceConfig(_EncoderConfig):
     """Voice encoder."""
 
     encoder: Literal["thin_resnet34", "small", "statistics", "discriminants"] = "thin_resnet34"
     """``thin_resnet34`` is the paper's; ``small`` is the same kind for CPU runs; ``statistics``
     (spectrum, pitch, rhythm) has nothing to train and suits synthetic voices,
     ``discriminants`` are what of it tells identities apart (``vfsearch corpus discriminants``)."""
-    weights: Location | None = None
-    """Pretrained weights: path or URI of a safetensors or weights-only file."""
-    frozen: bool = False
-    """Keep the encoder's weights fixed."""
-
-    @model_validator(mode="after")
-    def _nothing_to_train(self) -> Self:
-        _check_statistics(self.encoder, self.weights, self.frozen)
-        return self
 
 
 class ModelConfig(Section):
