@@ -60,6 +60,8 @@ class RunRecord:
         self._evaluator: EpochEvaluator | None = None
         self._best: dict[Path, tuple[Path, Embeddings]] = {}
         """Of each seed, by its folder of checkpoints, the best one and what it embedded."""
+        self._embedded: Embeddings | None = None
+        """What the best checkpoint of the run embedded."""
         self._log: TrialLog | None = None
         self._sampler: SystemSampler | None = None
         out.mkdir(parents=True, exist_ok=True)
@@ -101,7 +103,13 @@ class RunRecord:
             )
 
     def ended(self, outcome: Outcome) -> None:
-        """Note how the run ended, and its checkpoints; `complete` does the rest."""
+        """Note how the run ended, and its checkpoints; `complete` does the rest.
+
+        To be called before another run begins: where embeddings are missing a model is built for
+        them, from the same generator of random numbers that the dropout of a training draws from.
+        """
+        if self._evaluator is not None:
+            self._embedded = self._embeddings(outcome.best, self._evaluator)
         (self._out / "metrics.json").write_text(
             json.dumps(outcome.history, indent=1) + "\n", encoding="utf-8"
         )
@@ -118,11 +126,11 @@ class RunRecord:
             log.end("FINISHED")
 
     def complete(self, outcome: Outcome, timeout: float) -> None:
-        """Draw, write the query lists and the ranks, and send all of it."""
+        """Draw, write the query lists and the ranks, and send all of it; another run may begin."""
         draw_run(outcome.history, self._out / "run.png")
         ranks = self._out / "ranks.parquet"
-        if self._evaluator is not None:
-            table = self._evaluator.rank_table(self._embeddings(outcome.best, self._evaluator))
+        if self._evaluator is not None and self._embedded is not None:
+            table = self._evaluator.rank_table(self._embedded)
             write_ranks(table, ranks, epoch=read_state(outcome.best).epoch)
         log = self._log
         if log is not None:
